@@ -1,0 +1,32 @@
+# Each target sets up .venv when it is missing. On a CUDA machine: make demo REQUIREMENTS=gpu
+PYTHON ?= python3.11
+REQUIREMENTS ?= cpu
+BIN := .venv/bin
+INSTALLED := .venv/.installed-$(REQUIREMENTS)
+
+.PHONY: demo test check bench clean
+
+demo: $(INSTALLED)
+	$(BIN)/aloe run configs/demo.yaml
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/rollout_throughput.py --json runs/bench/rollout_throughput.json
+
+clean:
+	rm -rf .venv runs
+
+# --no-deps: the lists are complete, so no resolver runs and nothing unasked comes in.
+$(INSTALLED): requirements/$(REQUIREMENTS).txt requirements/install.sh pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv || python3 -m venv .venv
+	requirements/install.sh $(BIN)/python requirements/$(REQUIREMENTS).txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
