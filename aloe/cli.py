@@ -1,0 +1,216 @@
+"""The command line: parse, call a stage, turn errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from aloe.config import Config
+from aloe.config_file import dump_config, load_config
+from aloe.errors import EngineDied, StageFailed, UserError
+from aloe.progress import console, say, use_json
+
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Interact to align: personas, dialogue trees, preference data, SFT and DPO, benchmark.",
+)
+personas_app = typer.Typer(no_args_is_help=True, help="Persona pools.")
+dialogue_app = typer.Typer(no_args_is_help=True, help="Dialogue trees.")
+preferences_app = typer.Typer(no_args_is_help=True, help="Training rows.")
+train_app = typer.Typer(no_args_is_help=True, help="Training.")
+app.add_typer(personas_app, name="personas")
+app.add_typer(dialogue_app, name="dialogue")
+app.add_typer(preferences_app, name="preferences")
+app.add_typer(train_app, name="train")
+
+ConfigPath = Annotated[
+    str,
+    typer.Argument(help="YAML file; keys can be overridden: --dialogue.turns 4", metavar="CONFIG"),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
+
+
+@app.command(context_settings=_PASS_ON)
+def run(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+    """Run all stages of a configuration; what is finished is not done again."""
+    from aloe.pipeline import run_all
+
+    use_json(as_json)
+    with _resumable():
+        run_all(load_config(config, context.args))
+
+
+def _stage(context: typer.Context, config: str, name: str, as_json: bool) -> None:
+    from aloe.pipeline import run_one
+
+    use_json(as_json)
+    with _resumable():
+        run_one(load_config(config, context.args), name)
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("aloe: interrupted; the same command goes on from here")
+        raise typer.Exit(130) from None
+
+
+@personas_app.command("expand", context_settings=_PASS_ON)
+def personas_expand(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+    """Grow both persona pools, filter them and pair them."""
+    _stage(context, config, "personas", as_json)
+
+
+@personas_app.command("import")
+def personas_import(
+    files: Annotated[list[str], typer.Argument(help="Pool files: one JSON string per line.")],
+    kind: Annotated[str, typer.Option(help="profile or personality")],
+    out: Annotated[str, typer.Option(help="File to write, for personas.KIND.files in a config.")],
+    as_json: Json = False,
+) -> None:
+    """Check pool files in the published format and write one clean pool."""
+    from aloe.personas import import_pool
+
+    use_json(as_json)
+    import_pool(files, kind, out)
+
+
+@dialogue_app.command("rollout", context_settings=_PASS_ON)
+def dialogue_rollout(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+    """Roll out one dialogue tree per persona."""
+    _stage(context, config, "dialogue", as_json)
+
+
+@preferences_app.command("build", context_settings=_PASS_ON)
+def preferences_build(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+    """Build SFT rows, DPO pairs and RL prompts from the trees."""
+    _stage(context, config, "preferences", as_json)
+
+
+@train_app.command("sft", context_settings=_PASS_ON)
+def train_sft(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+    """Fine-tune on the preferred replies."""
+    _stage(context, config, "training/sft", as_json)
+
+
+@train_app.command("dpo", context_settings=_PASS_ON)
+def train_dpo(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+    """Train on preference pairs."""
+    _stage(context, config, "training/dpo", as_json)
+
+
+@app.command(context_settings=_PASS_ON)
+def evaluate(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+    """Measure how well checkpoints align with held-out personas, turn by turn."""
+    _stage(context, config, "evaluation", as_json)
+
+
+RunFolder = Annotated[str, typer.Argument(help="Folder of a run, local or URL.", metavar="RUN")]
+
+
+def _config_of(run_folder: str) -> Config:
+    return load_config(f"{run_folder.rstrip('/')}/config.yaml", ["--run.dir", run_folder])
+
+
+@app.command()
+def report(run_folder: RunFolder, as_json: Json = False) -> None:
+    """Write RUN/report/index.html from what the run holds so far."""
+    from aloe.report import write_report
+    from aloe.storage import Store
+
+    use_json(as_json)
+    config = _config_of(run_folder)
+    write_report(config, Store(config.run.dir))
+    say(f"{run_folder.rstrip('/')}/report/index.html")
+
+
+@app.command()
+def export(
+    run_folder: RunFolder,
+    kind: Annotated[str, typer.Option("--format", help="aloe, openrlhf, trl or hf")],
+    out: Annotated[
+        str | None, typer.Option(help="Target folder; RUN/export/FORMAT if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's preference data in another tool's format."""
+    from aloe.preferences import FORMATS, export_run
+    from aloe.storage import Store
+
+    use_json(as_json)
+    if kind not in FORMATS:
+        raise UserError(f"--format {kind}: expected one of {', '.join(FORMATS)}")
+    target = Store(out or f"{run_folder.rstrip('/')}/export/{kind}")
+    for name in export_run(Store(run_folder), kind, target):
+        say(target.url(name))
+
+
+@app.command("config", context_settings=_PASS_ON)
+def show_config(context: typer.Context, config: ConfigPath) -> None:
+    """Print the resolved configuration as YAML."""
+    print(dump_config(load_config(config, context.args)), end="")
+
+
+@app.command()
+def doctor(
+    address: Annotated[str | None, typer.Option(help="Ray cluster to look for.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what is installed and what this machine has; each problem with its remedy."""
+    from aloe.doctor import examine
+
+    use_json(as_json)
+    findings = examine(address)
+    if as_json:
+        print(json.dumps([finding.__dict__ for finding in findings]))
+    else:
+        for finding in findings:
+            remedy = f" -> {finding.remedy}" if finding.remedy else ""
+            console.print(f"{'ok ' if finding.ok else 'NO '} {finding.what}{remedy}", markup=False)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the ``aloe`` command. Exit codes: 0 done, 1 failed, 2 bad input."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        app(arguments)
+    except Exception as error:
+        known = _known_cause(error)
+        if known is None:
+            raise  # a bug: its traceback is wanted
+        console.print(f"aloe: {known}", markup=False, soft_wrap=True)
+        sys.exit(2 if isinstance(known, UserError) else 1)
+
+
+def job(*command: str) -> None:
+    """Body of the scripts in jobs/: ``--config FILE``, then overrides as for the command line."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--config", required=True, help="YAML file; other --key VALUE override it")
+    known, overrides = parser.parse_known_args()
+    main([*command, known.config, *overrides])
+
+
+def _known_cause(error: BaseException | None) -> Exception | None:
+    """The error of ours in a chain of causes; Ray wraps what its workers raise."""
+    while error is not None:
+        if isinstance(error, UserError | StageFailed | EngineDied):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None

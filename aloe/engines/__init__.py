@@ -1,0 +1,6 @@
+"""Who speaks: vLLM in this process, an OpenAI-compatible server, or a script."""
+
+from aloe.engines.base import Completion, Engine, Message, Request
+from aloe.engines.speakers import Speakers, check_models, gpus_for
+
+__all__ = ["Completion", "Engine", "Message", "Request", "Speakers", "check_models", "gpus_for"]

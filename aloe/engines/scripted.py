@@ -1,0 +1,107 @@
+"""A speaker without a model: the answer is a function of the request alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from aloe.config import ScriptedModel
+from aloe.engines.base import Completion, Request
+from aloe.schema import derive_seed
+
+_WORDS = [
+    "garden",
+    "river",
+    "lamp",
+    "quiet",
+    "morning",
+    "paper",
+    "bridge",
+    "copper",
+    "window",
+    "story",
+    "market",
+    "winter",
+    "orange",
+    "signal",
+    "harbor",
+    "pepper",
+    "violin",
+    "ladder",
+    "meadow",
+    "engine",
+    "pocket",
+    "silver",
+    "thunder",
+    "basket",
+    "candle",
+    "forest",
+    "mirror",
+]
+
+
+class ScriptedEngine:
+    """Answers with words drawn from a seed that hashes the whole request."""
+
+    def __init__(self, name: str, model: ScriptedModel) -> None:
+        self._name, self._latency_s = name, model.latency_s
+
+    async def complete(self, request: Request) -> Completion:
+        if self._latency_s:
+            await asyncio.sleep(self._latency_s)
+        rng = random.Random(derive_seed(request.messages, request.seed, request.choices))
+        logprobs: dict[str, float] = {}
+        if request.choices:
+            weights = [rng.random() + 0.01 for _ in request.choices]
+            logprobs = {
+                choice: math.log(weight / sum(weights))
+                for choice, weight in zip(request.choices, weights, strict=True)
+            }
+            text = max(logprobs, key=logprobs.__getitem__)
+        elif request.json_schema is not None:
+            text = json.dumps(_example(request.json_schema, rng))
+        else:
+            text = _sentence(rng, rng.randint(5, 12))
+        return Completion(
+            text=text,
+            model=self._name,
+            finish_reason="stop",
+            prompt_tokens=sum(len(message["content"].split()) for message in request.messages),
+            cached_tokens=0,
+            completion_tokens=len(text.split()),
+            # A script's clock is its latency: real time would differ from run to run.
+            seconds=self._latency_s,
+            choice_logprobs=logprobs,
+        )
+
+    def close(self) -> None:
+        return None
+
+
+def _sentence(rng: random.Random, words: int) -> str:
+    return " ".join(rng.choice(_WORDS) for _ in range(words)).capitalize() + "."
+
+
+def _example(schema: Mapping[str, Any], rng: random.Random) -> Any:
+    """A value that fits the part of JSON Schema that this project's prompts use."""
+    if "enum" in schema:
+        return rng.choice(schema["enum"])
+    match schema.get("type"):
+        case "object":
+            return {key: _example(part, rng) for key, part in schema["properties"].items()}
+        case "array" if "prefixItems" in schema:
+            return [_example(part, rng) for part in schema["prefixItems"]]
+        case "array":
+            low = schema.get("minItems", 0)
+            count = rng.randint(low, schema.get("maxItems", low + 2))
+            return [_example(schema["items"], rng) for _ in range(count)]
+        case "integer":
+            return rng.randint(schema.get("minimum", 0), schema.get("maximum", 99))
+        case "string":
+            return _sentence(rng, 4)[: schema.get("maxLength", 80)].strip()
+        case kind:
+            raise ValueError(f"the scripted engine cannot answer a JSON schema of type {kind!r}")

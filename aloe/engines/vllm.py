@@ -1,0 +1,171 @@
+"""A vLLM engine inside the calling process's event loop (its core runs in a child process)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from aloe.config import VllmModel
+from aloe.engines.base import Completion, Message, Request
+from aloe.engines.embedded import resolve_checkpoint
+from aloe.errors import EngineDied, EngineError, MalformedAnswer, UserError
+from aloe.runtime import cores, has_gpu
+
+if TYPE_CHECKING:
+    from vllm.sampling_params import SamplingParams
+
+_MAX_CHOICES = 32
+_CPU_BATCHED_TOKENS = 4096
+
+
+class VllmEngine:
+    """One `AsyncLLM`. vLLM batches whatever calls are in flight."""
+
+    def __init__(self, name: str, model: VllmModel, share_cores: bool = False) -> None:
+        """Start the engine; takes 20 to 70 s on a CPU.
+
+        Args:
+            name: model name that completions carry.
+            share_cores: other engines compute on this machine too, so threads are not pinned.
+        """
+        on_gpu = has_gpu()
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("HF_HUB_OFFLINE", "0" if on_gpu else "1")
+        if not on_gpu:
+            # "auto" pins every thread to one core of a pair of hyperthreads.
+            pinned = ",".join(map(str, cores()))
+            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind" if share_cores else pinned
+        from vllm.config import StructuredOutputsConfig
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        dtype = "float32" if model.dtype == "auto" and not on_gpu else model.dtype
+        embedded_dtype = "bfloat16" if dtype == "bfloat16" else "float32"
+        cpu_only: dict[str, Any] = {
+            "kv_cache_memory_bytes": model.kv_cache_gib << 30,
+            # A seeded request whose prefill is split kills vLLM 0.32 on a CPU: it rewinds the
+            # request's generator, which CPU generators cannot.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(model.max_model_len, _CPU_BATCHED_TOKENS),
+        }
+        arguments = AsyncEngineArgs(
+            model=resolve_checkpoint(model.path, embedded_dtype),
+            dtype=dtype,
+            max_model_len=model.max_model_len,
+            max_num_seqs=model.max_num_seqs,
+            block_size=model.block_size,
+            gpu_memory_utilization=model.gpu_memory_utilization,
+            tensor_parallel_size=model.tensor_parallel_size,
+            enable_prefix_caching=model.enable_prefix_caching,
+            trust_remote_code=model.trust_remote_code,
+            enforce_eager=not on_gpu,
+            disable_log_stats=True,
+            generation_config="vllm",  # sampling is the request's, not the checkpoint's
+            max_logprobs=_MAX_CHOICES,
+            # A small model fills free whitespace without end.
+            structured_outputs_config=StructuredOutputsConfig(
+                backend="xgrammar", disable_any_whitespace=True
+            ),
+            **({} if on_gpu else cpu_only),
+        )
+        self._name, self._max_model_len = name, model.max_model_len
+        self._llm = AsyncLLM.from_engine_args(arguments)
+        self._tokenizer = self._llm.get_tokenizer()
+        self._ids = itertools.count()
+
+    async def complete(self, request: Request) -> Completion:
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        prompt = self.token_ids(request.messages)
+        room = self._max_model_len - len(prompt)
+        if room < 1:
+            raise EngineError(
+                f"{self._name}: prompt of {len(prompt)} tokens leaves no room in max_model_len "
+                f"{self._max_model_len}"
+            )
+        choice_ids = {choice: self._single_token(choice) for choice in request.choices}
+        params = _sampling(request, min(request.max_tokens, room), choice_ids)
+        start, output = time.monotonic(), None
+        try:
+            async for output in self._llm.generate(  # noqa: B007  (the last one is wanted)
+                {"prompt_token_ids": prompt}, params, f"{self._name}-{next(self._ids)}"
+            ):
+                pass
+        except EngineDeadError as error:
+            raise EngineDied(f"{self._name}: {error}") from error
+        except (EngineGenerateError, ValueError) as error:
+            raise EngineError(f"{self._name}: {type(error).__name__}: {error}") from error
+        if output is None:
+            raise EngineError(f"{self._name}: the engine gave no output")
+        answer = output.outputs[0]
+        logprobs = answer.logprobs[0] if request.choices and answer.logprobs else {}
+        return Completion(
+            text=answer.text,
+            model=self._name,
+            finish_reason=answer.finish_reason or "",
+            prompt_tokens=len(prompt),
+            cached_tokens=output.num_cached_tokens or 0,
+            completion_tokens=len(answer.token_ids),
+            seconds=time.monotonic() - start,
+            choice_logprobs=_normalised(logprobs, choice_ids) if request.choices else {},
+        )
+
+    def token_ids(self, messages: list[Message]) -> list[int]:
+        """The chat as the model reads it, up to where its answer begins."""
+        chat: Any = messages
+        ids: Any = self._tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return ids
+
+    async def forget_prefixes(self) -> None:
+        """Empty the prefix cache, for measurements."""
+        await self._llm.reset_prefix_cache()
+
+    def close(self) -> None:
+        # Without this the core's death is reported as an error at the end of a good run.
+        self._llm.shutdown()
+        del self._llm  # its __del__ would run again, too late, at interpreter exit
+
+    def _single_token(self, choice: str) -> int:
+        ids = self._tokenizer.encode(choice, add_special_tokens=False)
+        if len(ids) != 1:
+            raise UserError(
+                f"model {self._name}: choice {choice!r} is {len(ids)} tokens, expected 1"
+            )
+        return ids[0]
+
+
+def _sampling(request: Request, max_tokens: int, choice_ids: Mapping[str, int]) -> SamplingParams:
+    from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+
+    if request.choices:
+        # logprob_token_ids gives masked log-probs; plain `logprobs` would give unmasked ones.
+        return SamplingParams(
+            max_tokens=1,
+            temperature=0,
+            logprob_token_ids=list(choice_ids.values()),
+            structured_outputs=StructuredOutputsParams(choice=list(choice_ids)),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+    schema = request.json_schema
+    return SamplingParams(
+        max_tokens=max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        structured_outputs=StructuredOutputsParams(json=dict(schema)) if schema else None,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _normalised(logprobs: Mapping[int, Any], choice_ids: Mapping[str, int]) -> dict[str, float]:
+    found = {c: logprobs[i].logprob for c, i in choice_ids.items() if i in logprobs}
+    if len(found) != len(choice_ids):
+        raise MalformedAnswer(f"log-probs of {sorted(set(choice_ids) - set(found))} are missing")
+    total = math.log(sum(math.exp(value) for value in found.values()))
+    return {choice: value - total for choice, value in found.items()}

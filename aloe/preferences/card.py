@@ -1,0 +1,35 @@
+"""The dataset card (README.md) of an exported data set."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from aloe.roles.prompts import render
+from aloe.schema import VERSION
+from aloe.storage import Store, load_manifest
+
+
+def dataset_card(store: Store, sizes: dict[str, dict[str, int]]) -> str:
+    """Markdown with the YAML head that Hugging Face `datasets` reads.
+
+    Args:
+        sizes: rows by table (sft, pairs) and split.
+    """
+    dialogue = load_manifest(store, "dialogue")
+    record = json.loads(store.read_text("run.json")) if store.exists("run.json") else {}
+    values: dict[str, Any] = {
+        "sizes": sizes,
+        "schema_version": VERSION,
+        "trees": dialogue.counts.get("trees") if dialogue else None,
+        "agreement": dialogue.results.get("judge_agreement") if dialogue else None,
+        "models": {
+            r: m.get("path", m.get("model", m["backend"]))
+            for r, m in dialogue.settings["roles"].items()
+        }
+        if dialogue
+        else {},
+        "commit": record.get("commit"),
+        "seed": record.get("seed"),
+    }
+    return render("preferences/card.md.jinja", **values) + "\n"

@@ -1,0 +1,34 @@
+"""Who says what in a conversation: the prompts of each role and how its answer is read.
+
+Dialogue trees and the benchmark talk through the same roles, so the simulated user that a policy
+is trained with is the one that it is measured with.
+"""
+
+from aloe.roles.asking import Answer, ask
+from aloe.roles.speak import (
+    Induced,
+    Persona,
+    Preference,
+    expected_score,
+    induce,
+    policy_messages,
+    prefer,
+    reply,
+    say_user,
+    score,
+)
+
+__all__ = [
+    "Answer",
+    "Induced",
+    "Persona",
+    "Preference",
+    "ask",
+    "expected_score",
+    "induce",
+    "policy_messages",
+    "prefer",
+    "reply",
+    "say_user",
+    "score",
+]

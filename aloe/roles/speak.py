@@ -1,0 +1,232 @@
+"""The five roles of a dialogue tree (paper section 3) and the scoring judge of the benchmark.
+
+Prompts are laid out for the prefix cache: what stays the same comes first, histories only grow at
+their end, and guided and unguided replies share everything up to the hint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aloe.config import Sampling
+from aloe.engines import Completion, Engine, Message, Request
+from aloe.errors import MalformedAnswer
+from aloe.roles.asking import Answer, ask
+from aloe.roles.prompts import render
+from aloe.roles.text import clean_message
+
+MAX_SENTENCES = 3
+"""Longest message of anyone (paper section 3)."""
+
+_PREFERENCE = ("1", "2")
+_RATING = ("1", "2", "3", "4", "5")
+_FACTS: dict[str, Any] = {
+    "type": "array",
+    "items": {"type": "string", "minLength": 3, "maxLength": 80},
+    "maxItems": 4,
+}
+INDUCTION_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"profile": _FACTS, "personality": _FACTS},
+    "required": ["profile", "personality"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True)
+class Persona:
+    """Who the simulated user is: everyday facts and traits."""
+
+    persona_id: str
+    profile: str
+    personality: str
+
+
+@dataclass(frozen=True)
+class Induced:
+    """What the person has revealed so far; None where nothing was."""
+
+    profile: str | None
+    personality: str | None
+
+
+@dataclass(frozen=True)
+class Preference:
+    """The judge's view of two replies.
+
+    ``guided_first`` and ``guided_second`` are P(guided preferred) when the guided reply is shown
+    first and second.
+    """
+
+    guided_first: float
+    guided_second: float
+
+    @property
+    def guided(self) -> float:
+        """P(guided preferred), mean of both orders."""
+        return (self.guided_first + self.guided_second) / 2
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both orders prefer the same reply."""
+        return (self.guided_first > 0.5) == (self.guided_second > 0.5)
+
+
+def policy_messages(history: Sequence[Message], hint: Induced | None = None) -> list[Message]:
+    """What the policy reads: system prompt and history; a hint goes to the very end.
+
+    Without a hint these are the messages of training rows and of evaluation.
+    """
+    messages: list[Message] = [
+        {"role": "system", "content": render("dialogue/prompts/reply_system.jinja")},
+        *history,
+    ]
+    if hint is not None and (hint.profile or hint.personality):
+        note = render("dialogue/prompts/reply_hint.jinja", hint=hint)
+        last = messages[-1]
+        messages[-1] = {"role": last["role"], "content": f"{last['content']}\n\n{note}"}
+    return messages
+
+
+async def say_user(
+    engine: Engine,
+    persona: Persona,
+    history: Sequence[Message],
+    sampling: Sampling,
+    tries: int,
+    seed: int,
+) -> Answer[str]:
+    """The simulated user's next message. It knows the full persona and reveals it bit by bit."""
+    flipped: list[Message] = [
+        {"role": "assistant" if m["role"] == "user" else "user", "content": m["content"]}
+        for m in history
+    ]
+    messages: list[Message] = [
+        {
+            "role": "system",
+            "content": render("dialogue/prompts/user_system.jinja", persona=persona),
+        },
+        {"role": "user", "content": render("dialogue/prompts/user_start.jinja")},
+        *flipped,
+    ]
+    return await ask(engine, "user", _sampled(messages, sampling), _message, tries, seed)
+
+
+async def induce(
+    engine: Engine,
+    persona: Persona,
+    history: Sequence[Message],
+    max_tokens: int,
+    tries: int,
+    seed: int,
+) -> Answer[Induced]:
+    """The part of the persona that the conversation has shown; greedy and conservative."""
+    messages: list[Message] = [
+        {
+            "role": "system",
+            "content": render("dialogue/prompts/inducer_system.jinja", persona=persona),
+        },
+        {
+            "role": "user",
+            "content": render("dialogue/prompts/inducer_question.jinja", history=history),
+        },
+    ]
+    request = Request(messages, max_tokens, 0.0, 1.0, json_schema=INDUCTION_SCHEMA)
+    return await ask(engine, "inducer", request, _induced, tries, seed)
+
+
+async def reply(
+    engine: Engine,
+    role: str,
+    history: Sequence[Message],
+    hint: Induced | None,
+    sampling: Sampling,
+    tries: int,
+    seed: int,
+) -> Answer[str]:
+    """The assistant's next message; ``role`` is guided, unguided or policy."""
+    request = _sampled(policy_messages(history, hint), sampling)
+    return await ask(engine, role, request, _message, tries, seed)
+
+
+async def prefer(
+    engine: Engine,
+    persona: Persona,
+    history: Sequence[Message],
+    first: str,
+    second: str,
+    tries: int,
+    seed: int,
+) -> Answer[float]:
+    """P(this persona prefers ``first``), from log-probs; ask again with the replies swapped."""
+    messages: list[Message] = [
+        {
+            "role": "system",
+            "content": render("dialogue/prompts/judge_system.jinja", persona=persona),
+        },
+        {
+            "role": "user",
+            "content": render(
+                "dialogue/prompts/judge_question.jinja", history=history, first=first, second=second
+            ),
+        },
+    ]
+    request = Request(messages, choices=_PREFERENCE)
+    return await ask(engine, "judge", request, lambda c: _probabilities(c)[0], tries, seed)
+
+
+async def score(
+    engine: Engine,
+    persona: Persona,
+    history: Sequence[Message],
+    answer: str,
+    tries: int,
+    seed: int,
+) -> Answer[list[float]]:
+    """Probabilities of the ratings 1..5 for how well ``answer`` fits the persona."""
+    prompt = render(
+        "evaluation/prompts/score.jinja",
+        profile=persona.profile,
+        personality=persona.personality,
+        history=history,
+        reply=answer,
+    )
+    request = Request([{"role": "user", "content": prompt}], choices=_RATING)
+    return await ask(engine, "judge", request, _probabilities, tries, seed)
+
+
+def expected_score(probabilities: Sequence[float]) -> float:
+    """Expected rating in [1, 5]."""
+    return sum(rating * p for rating, p in enumerate(probabilities, start=1))
+
+
+def _sampled(messages: list[Message], sampling: Sampling) -> Request:
+    return Request(messages, sampling.max_tokens, sampling.temperature, sampling.top_p)
+
+
+def _message(completion: Completion) -> str:
+    return clean_message(completion.text, MAX_SENTENCES)
+
+
+def _probabilities(completion: Completion) -> list[float]:
+    if not completion.choice_logprobs:
+        raise MalformedAnswer("the judge's answer has no log-probs")
+    return [math.exp(value) for value in completion.choice_logprobs.values()]
+
+
+def _induced(completion: Completion) -> Induced:
+    try:
+        value = json.loads(completion.text)
+        facts = {
+            key: "; ".join(dict.fromkeys(text.strip() for text in value[key] if text.strip()))
+            for key in ("profile", "personality")
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise MalformedAnswer(
+            f"inducer: not the JSON asked for: {completion.text!r:.80}"
+        ) from error
+    return Induced(facts["profile"] or None, facts["personality"] or None)

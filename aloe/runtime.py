@@ -1,0 +1,89 @@
+"""The machine and the Ray cluster: the one place that asks whether there is a GPU.
+
+`aloe.training.accelerator` builds on it what OpenRLHF needs on a CPU.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aloe.errors import UserError
+
+if TYPE_CHECKING:
+    from aloe.config import RayConfig
+
+
+def has_gpu() -> bool:
+    """Whether this process sees a CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def machine_has_gpu() -> bool:
+    """Whether this machine has a CUDA driver, asked without importing torch."""
+    return Path("/dev/nvidiactl").exists()
+
+
+def cores() -> list[int]:
+    """CPU numbers that this process may run on."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def connect(config: RayConfig) -> None:
+    """Join the configured cluster, or start Ray on this machine; again is no harm.
+
+    Raises:
+        UserError: the configured cluster cannot be reached.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves engines
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are about Ray's insides
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            raise UserError(f"ray.address {address}: no Ray cluster answers there") from error
+        return
+    ray.init(
+        num_cpus=config.num_cpus or max(4, len(cores())),
+        num_gpus=None if machine_has_gpu() else config.logical_gpus,
+        object_store_memory=config.object_store_mib << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def require_resources(config: RayConfig, key: str, gpus: float, cpus: float) -> None:
+    """Refuse at once what the joined cluster can never place, instead of waiting for ever.
+
+    Args:
+        key: the setting that asks; named in the error.
+        gpus: (logical) GPUs asked for in all.
+        cpus: CPUs asked for in all.
+
+    Raises:
+        UserError: the cluster has less and does not grow (``ray.autoscaling``).
+    """
+    import ray
+
+    have = ray.cluster_resources()
+    wanted = {"GPU": gpus, "CPU": cpus}
+    short = [
+        f"{amount:g} {kind}s (the cluster has {have.get(kind, 0):g})"
+        for kind, amount in wanted.items()
+        if amount > have.get(kind, 0)
+    ]
+    if short and not config.autoscaling:
+        raise UserError(
+            f"{key}: wants {' and '.join(short)}; see ray.logical_gpus, ray.autoscaling"
+        )

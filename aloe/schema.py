@@ -1,0 +1,231 @@
+"""Arrow schemas of everything that one stage writes and another reads.
+
+A table's schema carries ``aloe.table`` and ``aloe.version`` in its metadata, and so does every
+Parquet file. A change of columns raises VERSION: a file of another version is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from aloe.errors import UserError
+
+VERSION = "1"
+
+USAGE_FIELDS = [
+    pa.field("prompt_tokens", pa.int64()),
+    pa.field("cached_tokens", pa.int64()),
+    pa.field("completion_tokens", pa.int64()),
+    pa.field("seconds", pa.float64()),
+]
+"""What a call cost: tokens sent, of those from the prefix cache, tokens made, wall seconds."""
+
+CALL = pa.struct(
+    [
+        pa.field("role", pa.string()),
+        pa.field("model", pa.string()),
+        pa.field("finish_reason", pa.string()),
+        pa.field("tries", pa.int32()),
+        *USAGE_FIELDS,
+    ]
+)
+"""One answered call; usage includes the tries that were thrown away."""
+
+MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())]))
+
+
+def _table(name: str, fields: list[tuple[str, pa.DataType]]) -> pa.Schema:
+    return pa.schema(
+        [pa.field(key, kind) for key, kind in fields],
+        metadata={"aloe.table": name, "aloe.version": VERSION},
+    )
+
+
+POOL = _table(
+    "pool",
+    [
+        ("entry_id", pa.string()),
+        ("pool", pa.string()),  # profile | personality
+        ("text", pa.string()),
+        ("source", pa.string()),  # seed | file | model
+        ("round", pa.int32()),  # -1 for seeds and files
+        ("similarity", pa.float32()),  # highest cosine to the pool when it joined
+        ("heldout", pa.bool_()),
+        ("embedding", pa.list_(pa.float32())),
+    ],
+)
+
+ROUNDS = _table(
+    "rounds",
+    [
+        ("pool", pa.string()),  # profile | personality
+        ("round", pa.int32()),  # -1 for seeds (request 0) and files (request 1)
+        ("request", pa.int32()),
+        (
+            "candidates",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("text", pa.string()),
+                        pa.field("verdict", pa.string()),  # see aloe.personas.writing.Verdict
+                        pa.field("similarity", pa.float32()),  # null if it was not compared
+                        pa.field("embedding", pa.list_(pa.float32())),  # null if not accepted
+                    ]
+                )
+            ),
+        ),
+        ("error_kind", pa.string()),  # null if the request was answered
+        ("error_message", pa.string()),
+        ("calls", pa.list_(CALL)),
+    ],
+)
+"""One row per request to the writer: what it answered and what became of each candidate."""
+
+PERSONAS = _table(
+    "personas",
+    [
+        ("persona_id", pa.string()),
+        ("profile_id", pa.string()),
+        ("personality_id", pa.string()),
+        ("profile", pa.string()),
+        ("personality", pa.string()),
+        ("split", pa.string()),  # train | validation | benchmark
+    ],
+)
+
+NODES = _table(
+    "nodes",
+    [
+        ("tree_id", pa.string()),
+        ("node_id", pa.string()),
+        ("parent_id", pa.string()),  # null for the first user message
+        ("turn", pa.int32()),  # 1..K
+        ("role", pa.string()),  # user | guided | unguided
+        ("text", pa.string()),
+        ("on_spine", pa.bool_()),
+        ("preferred", pa.bool_()),  # null for user nodes
+        ("judge_probability", pa.float32()),  # P(this reply preferred), mean of both orders
+        ("judge_shown_first", pa.float32()),  # P(this reply preferred) when it is shown first
+        ("judge_agrees", pa.bool_()),  # both orders prefer the same reply
+        ("induced_profile", pa.string()),  # on user nodes; null when nothing was revealed
+        ("induced_personality", pa.string()),
+        ("persona_id", pa.string()),
+        ("profile", pa.string()),
+        ("personality", pa.string()),
+        ("split", pa.string()),
+        ("seed", pa.int64()),
+        ("fingerprint", pa.string()),
+        ("calls", pa.list_(CALL)),
+    ],
+)
+
+ERRORS = _table(
+    "errors",
+    [
+        ("stage", pa.string()),
+        ("item_id", pa.string()),  # tree, case or request
+        ("persona_id", pa.string()),
+        ("turn", pa.int32()),
+        ("role", pa.string()),
+        ("kind", pa.string()),  # class of the error
+        ("message", pa.string()),
+        ("calls", pa.list_(CALL)),
+    ],
+)
+
+SFT = _table(
+    "sft",
+    [
+        ("row_id", pa.string()),
+        ("tree_id", pa.string()),
+        ("persona_id", pa.string()),
+        ("split", pa.string()),
+        ("turn", pa.int32()),
+        ("prompt", MESSAGES),  # system, then the true history, ending with the user
+        ("response", pa.string()),
+    ],
+)
+
+PAIRS = _table(
+    "pairs",
+    [
+        ("pair_id", pa.string()),
+        ("tree_id", pa.string()),
+        ("persona_id", pa.string()),
+        ("split", pa.string()),
+        ("turn", pa.int32()),
+        ("prompt", MESSAGES),
+        ("preferred", pa.string()),
+        ("rejected", pa.string()),
+        ("preferred_role", pa.string()),  # guided | unguided
+        ("probability", pa.float32()),  # judge's P(preferred)
+        ("judge_agrees", pa.bool_()),
+    ],
+)
+
+PROMPTS = _table(
+    "prompts",
+    [
+        ("prompt_id", pa.string()),
+        ("persona_id", pa.string()),
+        ("split", pa.string()),
+        ("profile", pa.string()),
+        ("personality", pa.string()),
+        ("prompt", MESSAGES),  # system and the first user message
+    ],
+)
+
+SCORES = _table(
+    "scores",
+    [
+        ("case_id", pa.string()),
+        ("policy", pa.string()),
+        ("persona_id", pa.string()),
+        ("turn", pa.int32()),
+        ("user", pa.string()),
+        ("reply", pa.string()),
+        ("score", pa.float32()),  # expected value over 1..5
+        ("probabilities", pa.list_(pa.float32())),  # of 1..5, sums to 1
+        ("calls", pa.list_(CALL)),
+    ],
+)
+
+METRICS = _table(
+    "metrics",
+    [
+        ("stage", pa.string()),  # sft | dpo
+        ("split", pa.string()),  # train | validation
+        ("step", pa.int32()),  # optimizer steps done
+        ("name", pa.string()),
+        ("value", pa.float64()),
+    ],
+)
+
+
+def check_version(schema: pa.Schema, expected: pa.Schema, source: str) -> None:
+    """Refuse a file of another table or schema version.
+
+    Raises:
+        UserError: naming the file, what it holds and what was expected.
+    """
+    found = schema.metadata or {}
+    want = expected.metadata
+    for key in (b"aloe.table", b"aloe.version"):
+        if found.get(key) != want[key]:
+            have = found.get(key, b"none").decode()
+            raise UserError(f"{source}: {key.decode()} is {have}, expected {want[key].decode()}")
+
+
+def stable_id(*parts: Any) -> str:
+    """16 hex digits that depend on the JSON form of ``parts`` alone, on any machine."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def derive_seed(*parts: Any) -> int:
+    """A seed in [0, 2^31) for the sampler that ``parts`` name."""
+    return int(stable_id(*parts), 16) % (1 << 31)

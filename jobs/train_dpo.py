@@ -1,0 +1,9 @@
+"""Train on preference pairs.
+
+ray job submit --working-dir . -- python jobs/train_dpo.py --config configs/paper.yaml
+"""
+
+from aloe.cli import job
+
+if __name__ == "__main__":
+    job("train", "dpo")
