@@ -17,6 +17,7 @@ from aloe.config import Config
 from aloe.config_file import dump_config, load_config
 from aloe.errors import EngineDied, StageFailed, UserError
 from aloe.progress import console, say, use_json
+from aloe.runtime import machine_has_gpu
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -134,8 +135,9 @@ def report(run_folder: RunFolder, as_json: Json = False) -> None:
 
     use_json(as_json)
     config = _config_of(run_folder)
-    write_report(config, Store(config.run.dir))
-    say(f"{run_folder.rstrip('/')}/report/index.html")
+    store = Store(config.run.dir)
+    write_report(config, store)
+    say(f"report: {store.url('report', 'index.html')}")
 
 
 @app.command()
@@ -188,6 +190,10 @@ def doctor(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``aloe`` command. Exit codes: 0 done, 1 failed, 2 bad input."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not machine_has_gpu():
+        os.environ.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # else DeepSpeed says on stdout that it guessed
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app(arguments)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from aloe.runtime import cores, machine_has_gpu
+from aloe.config import RayConfig
+from aloe.errors import UserError
+from aloe.runtime import check_address, connect, cores, machine_has_gpu
 
 _NEEDED = ("ray", "openrlhf", "deepspeed", "torch", "transformers", "datasets", "pyarrow", "s3fs")
 _MEMORY_GIB = 12  # what the demo was measured to stay under
@@ -34,12 +34,12 @@ def examine(address: str | None = None) -> list[Finding]:
     return [
         *(_package(name) for name in _NEEDED),
         _vllm(),
-        *(_embedded(package, file) for package, file in _EMBEDDED),
+        *(_embedded(package, pin) for package, pin in _EMBEDDED),
         _accelerator(),
         _compiler(),
         _memory(),
         _disk(),
-        _ray(address or os.environ.get("RAY_ADDRESS")),
+        _ray(address),
     ]
 
 
@@ -120,16 +120,18 @@ def _disk() -> Finding:
 
 
 def _ray(address: str | None) -> Finding:
+    try:
+        address = check_address(RayConfig(address=address))
+    except UserError as error:
+        return Finding(str(error), False, "ray start --head, or unset RAY_ADDRESS")
     if address is None:
         return Finding("no Ray cluster configured: runs start their own", True)
     import ray
 
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError:
-        return Finding(
-            f"Ray at {address} does not answer", False, "ray start --head, or unset RAY_ADDRESS"
-        )
+        connect(RayConfig(address=address))
+    except UserError as error:
+        return Finding(str(error), False, "ray start --head, or unset RAY_ADDRESS")
     resources = ray.cluster_resources()
     ray.shutdown()
     cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)

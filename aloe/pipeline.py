@@ -16,6 +16,7 @@ from aloe.config_file import dump_config
 from aloe.engines import check_models
 from aloe.engines.embedded import check_checkpoint
 from aloe.progress import say
+from aloe.runtime import check_address
 from aloe.storage import Manifest, Store, load_manifest
 
 Stage = Callable[[Config, Store], Manifest]
@@ -45,6 +46,7 @@ def run_all(config: Config) -> bool:
             out before Ray or a model starts.
     """
     store = Store(config.run.dir)
+    store.check_reachable()
     fresh = [name for name in STAGES if not _complete(store, name)]
     if fresh:
         prepare(config, store, list(STAGES))
@@ -52,16 +54,17 @@ def run_all(config: Config) -> bool:
         run_stage(config, store, name)
     if not fresh:
         say(f"{config.run.dir}: all stages are complete, nothing to do", dir=config.run.dir)
+    say(f"report: {store.url('report', 'index.html')}")
     return bool(fresh)
 
 
 def run_one(config: Config, name: str) -> Manifest:
     """Run one stage; its inputs must be there."""
     store = Store(config.run.dir)
+    store.check_reachable()
     if not _complete(store, name):
         prepare(config, store, [name])
-    manifest = run_stage(config, store, name)
-    return manifest
+    return run_stage(config, store, name)
 
 
 def run_stage(config: Config, store: Store, name: str) -> Manifest:
@@ -99,6 +102,7 @@ def prepare(config: Config, store: Store, stages: list[str]) -> None:
     check_models(speakers_of(config, names).values())
     if any(stage.startswith("training") for stage in stages):
         check_checkpoint(config.training.base)
+    check_address(config.ray)
     store.check_writable()
     if not store.exists("run.json"):
         store.write_text("run.json", json.dumps(provenance(config), indent=2) + "\n")
@@ -106,7 +110,7 @@ def prepare(config: Config, store: Store, stages: list[str]) -> None:
 
 
 def provenance(config: Config) -> dict[str, object]:
-    """What made a run: seed, versions, git commit, machine kind. No host names, no paths, no keys."""
+    """What made a run: seed, versions, git commit. No host names, no paths, no keys."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": config.run.seed,

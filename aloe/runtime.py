@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,23 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
+def check_address(config: RayConfig) -> str | None:
+    """The address of the cluster to join, None if Ray is started here.
+
+    Raises:
+        UserError: nobody listens at that address; found out in seconds, which Ray itself takes
+            minutes for.
+    """
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=3).close()
+        except OSError as error:
+            raise UserError(f"ray.address {address}: nobody listens there ({error})") from error
+    return address
+
+
 def connect(config: RayConfig) -> None:
     """Join the configured cluster, or start Ray on this machine; again is no harm.
 
@@ -46,7 +64,7 @@ def connect(config: RayConfig) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves engines
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are about Ray's insides
-    address = config.address or os.environ.get("RAY_ADDRESS")
+    address = check_address(config)
     if address:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

@@ -26,6 +26,10 @@ class Store:
 
     root: str
 
+    def __post_init__(self) -> None:
+        if "://" not in self.root:  # workers may have another working directory
+            object.__setattr__(self, "root", str(Path(self.root).expanduser().absolute()))
+
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
         return fsspec.core.url_to_fs(self.root)[0]
@@ -37,6 +41,17 @@ class Store:
     def url(self, *parts: str) -> str:
         """The same place as `path`, with the protocol."""
         return "/".join([self.root.rstrip("/"), *parts])
+
+    def check_reachable(self) -> None:
+        """Look whether the root is there; whether it is does not matter.
+
+        Raises:
+            UserError: the file system does not answer, or not without credentials.
+        """
+        try:
+            self.fs.exists(self.path())
+        except Exception as error:
+            raise UserError(f"run.dir {self.root}: cannot be reached ({error})") from error
 
     def check_writable(self) -> None:
         """Write and remove a probe file.

@@ -1,0 +1,5 @@
+"""``python -m aloe``."""
+
+from aloe.cli import main
+
+main()

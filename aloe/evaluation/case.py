@@ -1,0 +1,109 @@
+"""One case of the benchmark: a policy talks to a simulated user, a judge scores every reply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aloe.config import EvaluationConfig
+from aloe.engines import Engine, Message
+from aloe.errors import CallFailed
+from aloe.roles import Persona, expected_score, reply, say_user, score
+from aloe.schema import derive_seed
+
+
+@dataclass(frozen=True)
+class Case:
+    """One policy with one held-out persona."""
+
+    case_id: str
+    policy: str
+    persona: Persona
+    seed: int
+    """Of the run. The policy is no part of any sampler's seed: so cases are paired."""
+
+
+class CaseFailed(Exception):
+    """A call of this case failed for good; carries the row for the errors table."""
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        super().__init__(row["message"])
+        self.row = row
+
+
+async def play_case(
+    case: Case, engines: Mapping[str, Engine], config: EvaluationConfig
+) -> list[dict[str, Any]]:
+    """Hold one conversation of ``config.turns`` turns (paper section 4).
+
+    Args:
+        engines: by role (user, policy, judge). The policy reads the conversation alone.
+
+    Returns:
+        Rows of `aloe.schema.SCORES`, one per turn, in order.
+
+    Raises:
+        CaseFailed: one call had no usable answer in ``config.tries`` tries.
+    """
+    history: list[Message] = []
+    rows: list[dict[str, Any]] = []
+    for turn in range(1, config.turns + 1):
+        calls: list[dict[str, Any]] = []
+        try:
+            row = await _play_turn(case, turn, history, engines, config, calls)
+        except CallFailed as error:
+            spent = [call for row in rows for call in row["calls"]] + calls
+            raise CaseFailed(_error_row(case, turn, error, spent)) from error
+        rows.append(row)
+        history += [
+            {"role": "user", "content": row["user"]},
+            {"role": "assistant", "content": row["reply"]},
+        ]
+    return rows
+
+
+async def _play_turn(
+    case: Case,
+    turn: int,
+    history: list[Message],
+    engines: Mapping[str, Engine],
+    config: EvaluationConfig,
+    calls: list[dict[str, Any]],
+) -> dict[str, Any]:
+    persona, sampling, tries = case.persona, config.sampling, config.tries
+    seed = derive_seed(case.seed, persona.persona_id, turn)
+
+    user = await say_user(engines["user"], persona, history, sampling, tries, seed)
+    calls.append(user.call)
+    heard: list[Message] = [*history, {"role": "user", "content": user.value}]
+    answer = await reply(engines["policy"], "policy", heard, None, sampling, tries, seed)
+    calls.append(answer.call)
+    rating = await score(engines["judge"], persona, heard, answer.value, tries, seed)
+    calls.append(rating.call)
+    return {
+        "case_id": case.case_id,
+        "policy": case.policy,
+        "persona_id": persona.persona_id,
+        "turn": turn,
+        "user": user.value,
+        "reply": answer.value,
+        "score": expected_score(rating.value),
+        "probabilities": rating.value,
+        "calls": calls,
+    }
+
+
+def _error_row(
+    case: Case, turn: int, error: CallFailed, spent: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "stage": "evaluation",
+        "item_id": case.case_id,
+        "persona_id": case.persona.persona_id,
+        "turn": turn,
+        "role": error.role,
+        "kind": error.kind,
+        "message": str(error),
+        "calls": [*spent, error.call],
+    }

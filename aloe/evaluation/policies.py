@@ -1,0 +1,59 @@
+"""Which checkpoints are measured, and the engine that each one speaks through."""
+
+from __future__ import annotations
+
+from aloe.config import Config, ModelConfig, VllmModel, speakers_of
+from aloe.storage import Store
+
+_TRAINED = ("sft", "dpo")
+
+
+def stages_before(config: Config) -> list[str]:
+    """Stages that must be complete: the personas, and the training of each policy of this run."""
+    targets = set(config.evaluation.policies.values())
+    return ["personas", *(f"training/{name}" for name in _TRAINED if name in targets)]
+
+
+def policy_model(config: Config, store: Store, target: str) -> ModelConfig:
+    """The model behind one value of ``evaluation.policies``.
+
+    A checkpoint is served like ``roles.unguided``, the role it is trained for; when no vLLM model
+    plays that role, like the first vLLM model of the configuration.
+
+    Args:
+        target: ``base``, ``sft``, ``dpo``, ``model:NAME``, or a path or URL of a checkpoint.
+    """
+    if target.startswith("model:"):
+        return config.models[target.removeprefix("model:")]
+    if target == "base":
+        path, trusted = config.training.base, config.training.trust_remote_code
+    elif target in _TRAINED:
+        path, trusted = (
+            store.url(f"training/{target}/checkpoint"),
+            config.training.trust_remote_code,
+        )
+    else:
+        path, trusted = target, False  # who trusts its code names it under models and says so there
+    return _serving(config).model_copy(update={"path": path, "trust_remote_code": trusted})
+
+
+def cast_of(
+    config: Config, store: Store, policy: str
+) -> tuple[dict[str, str], dict[str, ModelConfig]]:
+    """Who speaks when ``policy`` is measured: model name by role, and model by name.
+
+    A policy that is one of the configured models goes by that name, and shares its engine.
+    """
+    model = policy_model(config, store, config.evaluation.policies[policy])
+    known = [name for name, candidate in config.models.items() if candidate == model]
+    name = known[0] if known else f"policy {policy}"
+    roles = {"user": config.roles.user, "policy": name, "judge": config.roles.judge}
+    return roles, {**speakers_of(config, [roles["user"], roles["judge"]]), name: model}
+
+
+def _serving(config: Config) -> VllmModel:
+    candidates = [config.models[config.roles.unguided], *config.models.values()]
+    for model in candidates:
+        if isinstance(model, VllmModel):
+            return model
+    return VllmModel(backend="vllm", path=config.training.base)

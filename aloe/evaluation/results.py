@@ -1,0 +1,108 @@
+"""From scored turns to the numbers of the benchmark, each with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from aloe.evaluation.bootstrap import Resamples, Statistic, resample
+from aloe.evaluation.metrics import (
+    FloatArray,
+    improvement_rate,
+    normalized_improvement_rate,
+    r_squared,
+)
+
+SCALE = (1, 5)
+"""Lowest and highest score of the judge."""
+
+Cases = Mapping[str, FloatArray]
+"""Persona id -> scores of one policy with that persona, float64 (turns,)."""
+
+
+def cases_by_policy(scores: pa.Table) -> dict[str, dict[str, FloatArray]]:
+    """Group rows of `aloe.schema.SCORES`: policy -> persona id -> scores by turn.
+
+    Only finished cases are stored, so each has all its turns.
+    """
+    turns: dict[str, dict[str, dict[int, float]]] = {}
+    for row in scores.select(["policy", "persona_id", "turn", "score"]).to_pylist():
+        case = turns.setdefault(row["policy"], {}).setdefault(row["persona_id"], {})
+        case[row["turn"]] = row["score"]
+    return {
+        policy: {
+            persona: np.array([case[turn] for turn in sorted(case)], dtype=np.float64)
+            for persona, case in cases.items()
+        }
+        for policy, cases in turns.items()
+    }
+
+
+def benchmark_results(
+    policies: Mapping[str, Cases], baseline: str, samples: int, confidence: float, seed: int
+) -> dict[str, Any]:
+    """All numbers of the benchmark, as stored in the stage's manifest.
+
+    Args:
+        policies: finished cases of each policy, at least one for each.
+        baseline: policy that the others are compared with on the cases that both finished.
+        samples, confidence, seed: of the bootstrap; every policy's cases are drawn alike.
+
+    Returns:
+        ``{"baseline", "scale", "policies": {name: numbers}, "paired": {name: differences}}``; a
+        number is ``{"value", "low", "high"}``, None where undefined.
+    """
+    results: dict[str, Any] = {"baseline": baseline, "scale": list(SCALE)}
+    results["policies"] = {
+        name: _numbers(cases, samples, confidence, seed) for name, cases in policies.items()
+    }
+    results["paired"] = {}
+    for name, cases in policies.items():
+        common = sorted(cases.keys() & policies[baseline].keys())
+        if name == baseline or not common:
+            continue
+        there = resample(_matrix(policies[baseline], common), samples, seed)
+        here = resample(_matrix(cases, common), samples, seed)
+        results["paired"][name] = {
+            key: here.difference(there, statistic, confidence).as_dict()
+            for key, statistic in (("al_mean", _mean), ("ir", improvement_rate))
+        }
+    return results
+
+
+def _numbers(cases: Cases, samples: int, confidence: float, seed: int) -> dict[str, Any]:
+    drawn = resample(_matrix(cases, sorted(cases)), samples, seed)
+
+    def estimate(statistic: Statistic) -> dict[str, float | None]:
+        return drawn.estimate(statistic, confidence).as_dict()
+
+    return {
+        "cases": len(cases),
+        "al": _curve(drawn, confidence),
+        "al_mean": estimate(_mean),
+        "ir": estimate(improvement_rate),
+        "n_ir": estimate(normalized_improvement_rate),
+        "r2": estimate(r_squared),
+    }
+
+
+def _curve(drawn: Resamples, confidence: float) -> list[dict[str, Any]]:
+    levels = [drawn.estimate(partial(_at, k), confidence) for k in range(drawn.observed.size)]
+    return [{"turn": k, **level.as_dict()} for k, level in enumerate(levels, start=1)]
+
+
+def _at(k: int, al: FloatArray) -> float:
+    return float(al[k])
+
+
+def _mean(al: FloatArray) -> float:
+    return float(al.mean())
+
+
+def _matrix(cases: Cases, personas: list[str]) -> FloatArray:
+    """Scores float64 (cases, turns), in the order of ``personas``."""
+    return np.stack([cases[persona] for persona in personas])

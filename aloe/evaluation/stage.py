@@ -1,0 +1,160 @@
+"""Measure policies on the held-out personas: every policy meets the same simulated users."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+from aloe.config import Config, speaker_settings
+from aloe.engines import check_models, gpus_for
+from aloe.engines.pool import run_rows
+from aloe.errors import StageFailed, UserError
+from aloe.evaluation.policies import cast_of, policy_model, stages_before
+from aloe.evaluation.results import benchmark_results, cases_by_policy
+from aloe.evaluation.table import evaluation_table
+from aloe.evaluation.worker import CaseWorker
+from aloe.progress import console, meter
+from aloe.roles.prompts import prompts_version
+from aloe.runtime import connect, require_resources
+from aloe.schema import ERRORS, PERSONAS, SCORES, derive_seed, stable_id
+from aloe.storage import Manifest, Store, Usage, stage_manifest
+
+STAGE = "evaluation"
+
+Row = dict[str, Any]
+
+
+def evaluate_policies(config: Config, store: Store) -> Manifest:
+    """Let each of ``evaluation.policies`` talk to the held-out personas and score its replies.
+
+    Writes ``evaluation/scores/<case_id>.parquet`` or ``evaluation/errors/<case_id>.parquet`` for
+    each case. What is there is not done again: a killed run loses only the cases that were open.
+    The numbers are in the manifest's ``results``, see `benchmark_results`.
+
+    Raises:
+        UserError: a checkpoint or server is missing, or there are no held-out personas.
+        StageFailed: more than ``run.max_error_rate`` of the cases failed, or all of one policy's.
+    """
+    manifest = stage_manifest(store, STAGE, _settings(config, store), after=stages_before(config))
+    if manifest.complete:
+        return manifest
+    started = time.monotonic()
+    cases = {
+        policy: _case_rows(config, store, policy, manifest.fingerprint)
+        for policy in config.evaluation.policies
+    }
+    _play(config, store, cases)
+    try:
+        failed = _check_failures(config, store, cases)
+    except StageFailed:
+        manifest.pause(store, started)
+        raise
+    scores = store.read_table(f"{STAGE}/scores", SCORES)
+    errors = store.read_table(f"{STAGE}/errors", ERRORS, ["calls"])
+    calls = [
+        call for table in (scores, errors) for row in table["calls"].to_pylist() for call in row
+    ]
+    finished = cases_by_policy(scores)
+    results = benchmark_results(
+        {policy: finished[policy] for policy in cases},
+        config.evaluation.baseline,
+        config.evaluation.bootstrap_samples,
+        config.evaluation.confidence,
+        derive_seed(config.run.seed, "bootstrap"),
+    )
+    console.print(evaluation_table(results))
+    return manifest.finish(
+        store,
+        started,
+        usage=Usage.of_calls(calls),
+        counts={"cases": sum(map(len, cases.values())) - failed, "failed_cases": failed},
+        results=results,
+    )
+
+
+def _settings(config: Config, store: Store) -> Row:
+    policies = {}
+    for name, target in config.evaluation.policies.items():
+        policies[name] = speaker_settings(policy_model(config, store, target))
+        if not target.startswith("model:"):
+            policies[name]["path"] = target  # the same wherever the run folder lies
+    return {
+        "seed": config.run.seed,
+        "evaluation": config.evaluation.model_dump(mode="json", exclude={"actors"}),
+        "user": speaker_settings(config.models[config.roles.user]),
+        "judge": speaker_settings(config.models[config.roles.judge]),
+        "policies": policies,
+        "prompts": [prompts_version("dialogue/prompts"), prompts_version("evaluation/prompts")],
+    }
+
+
+def _case_rows(config: Config, store: Store, policy: str, fingerprint: str) -> list[Row]:
+    """One row per case of a policy; the personas are the same for all policies."""
+    personas = store.read_table("personas/personas.parquet", PERSONAS).to_pylist()
+    heldout = [persona for persona in personas if persona["split"] == "benchmark"]
+    if not heldout:
+        raise UserError(
+            f"{store.url('personas/personas.parquet')}: no persona with split 'benchmark', "
+            "expected at least one to evaluate on"
+        )
+    most = config.evaluation.max_cases or len(heldout)
+    if most < len(heldout):
+        draw = random.Random(derive_seed(config.run.seed, "cases"))
+        heldout = draw.sample(sorted(heldout, key=lambda persona: persona["persona_id"]), most)
+    return [
+        {
+            "case_id": stable_id(policy, persona["persona_id"], config.run.seed, fingerprint),
+            **{key: persona[key] for key in ("persona_id", "profile", "personality")},
+        }
+        for persona in heldout
+    ]
+
+
+def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
+    """Play what is missing, one policy after the other: one policy's engine in memory at a time."""
+    done = _stored(store, "scores") | _stored(store, "errors")
+    todo = {
+        policy: missing
+        for policy, rows in cases.items()
+        if (missing := [row for row in rows if row["case_id"] not in done])
+    }
+    if not todo:
+        return
+    models = {policy: list(cast_of(config, store, policy)[1].values()) for policy in todo}
+    for cast in models.values():
+        check_models(cast)
+    connect(config.ray)
+    pool = config.evaluation.actors
+    gpus = {policy: gpus_for(pool, cast) for policy, cast in models.items()}
+    most = max(gpus.values()) * pool.min
+    require_resources(config.ray, "evaluation.actors", most, pool.num_cpus * pool.min)
+    total, left = sum(map(len, cases.values())), sum(map(len, todo.values()))
+    with meter("benchmark cases", total, total - left) as advance:
+        for policy, rows in todo.items():
+            arguments = {"config": config, "store": store, "policy": policy}
+            for row in run_rows(rows, CaseWorker, arguments, pool, gpus[policy]):
+                advance(1, int(row["completion_tokens"]))
+
+
+def _stored(store: Store, folder: str) -> set[str]:
+    names = store.names(STAGE, folder)
+    return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}
+
+
+def _check_failures(config: Config, store: Store, cases: dict[str, list[Row]]) -> int:
+    """Number of failed cases, if they are few enough."""
+    failed_ids = _stored(store, "errors")
+    failed = {
+        policy: sum(row["case_id"] in failed_ids for row in rows) for policy, rows in cases.items()
+    }
+    total, all_failed = sum(map(len, cases.values())), sum(failed.values())
+    empty = [policy for policy, rows in cases.items() if failed[policy] == len(rows)]
+    if empty or all_failed > config.run.max_error_rate * total:
+        which = f" (every case of {', '.join(empty)})" if empty else ""
+        folder = store.url(STAGE, "errors")
+        raise StageFailed(
+            f"{all_failed} of {total} benchmark cases failed{which}, see {folder}; "
+            "remove that folder to try them again"
+        )
+    return all_failed

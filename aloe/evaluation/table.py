@@ -1,0 +1,55 @@
+"""The benchmark's numbers as a table for people: each policy, then its distance to the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+_COLUMNS = (("al_mean", "AL mean", 2), ("ir", "IR", 3), ("n_ir", "N-IR", 3), ("r2", "R2", 2))
+
+
+def evaluation_table(results: Mapping[str, Any]) -> Table:
+    """Table of ``manifest.results`` of the evaluation stage; fits 80 columns.
+
+    A row ``sft vs base`` holds the paired difference (sft minus base) on the cases both finished.
+    """
+    low, high = results["scale"]
+    table = Table(
+        title=f"Alignment with held-out personas (judge's scale {low}-{high})",
+        box=box.SIMPLE,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("policy", overflow="fold")
+    table.add_column("n", justify="right", no_wrap=True)
+    for _, heading, _ in _COLUMNS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, numbers in results["policies"].items():
+        table.add_row(escape(name), str(numbers["cases"]), *_cells(numbers))
+    table.add_section()
+    for name, numbers in results["paired"].items():
+        label = f"{name}\nvs {results['baseline']}"
+        table.add_row(escape(label), "", *_cells(numbers))
+    return table
+
+
+def _cells(numbers: Mapping[str, Any]) -> list[str]:
+    return [_cell(numbers[key], digits) if key in numbers else "" for key, _, digits in _COLUMNS]
+
+
+def _cell(estimate: Mapping[str, float | None], digits: int) -> str:
+    if estimate["value"] is None:
+        return "undefined"
+    value = _fixed(estimate["value"], digits)
+    if estimate["low"] is None or estimate["high"] is None:
+        return value
+    low, high = _fixed(estimate["low"], digits), _fixed(estimate["high"], digits)
+    return f"{value}\n\\[{low}, {high}]"  # the backslash keeps rich from reading it as markup
+
+
+def _fixed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0 turns -0.0 into 0.0

@@ -1,0 +1,115 @@
+"""Curves: alignment by turn, and training by optimizer step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aloe.report.figure import BASE_COLOR, COLORS, Figure, Json, plain, scatter
+from aloe.report.summary import TITLES
+
+_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x")
+_METRICS = {
+    "loss": "loss",
+    "accuracy_logprob": "accuracy by log-prob",
+    "accuracy_reward": "accuracy by implicit reward",
+    "margin": "reward margin",
+    "grad_norm": "gradient norm",
+    "learning_rate": "learning rate",
+}
+"""Metrics of `aloe.schema.METRICS` that are drawn, in this order."""
+_SERIES: dict[str, Json] = {
+    "train, batch": {"line": {"color": BASE_COLOR, "width": 1.5, "dash": "dot"}},
+    "train, all rows": {"line": {"color": COLORS[0], "width": 2}},
+    "validation": {"line": {"color": COLORS[1], "width": 2}},
+}
+
+Points = list[tuple[int, float]]
+
+
+def alignment_curves(scores: Mapping[str, Any] | None) -> list[Figure]:
+    """AL(k) of every policy with its bootstrap interval (paper, section on the benchmark)."""
+    if scores is None:
+        return []
+    traces: list[Json] = []
+    for index, (name, policy) in enumerate(scores["policies"].items()):
+        color = BASE_COLOR if name == scores["baseline"] else COLORS[(index - 1) % len(COLORS)]
+        traces += _curve_with_band(name, policy["al"], color, _SYMBOLS[index % len(_SYMBOLS)])
+    low, high = scores["scale"]
+    turns = max(len(policy["al"]) for policy in scores["policies"].values())
+    layout = {
+        "hovermode": "x unified",
+        "xaxis": {"title": {"text": "turn k"}, "dtick": math.ceil(turns / 12)},
+        "yaxis": {"title": {"text": f"AL(k), scale {low:g} to {high:g}"}},
+    }
+    names = ", ".join(scores["policies"])
+    alt = f"Alignment level by turn for {names}, with intervals; numbers in the table below."
+    return [Figure("alignment", "alignment", "Alignment level by turn", alt, traces, layout)]
+
+
+def _curve_with_band(
+    name: str, points: Sequence[Mapping[str, Any]], color: str, symbol: str
+) -> list[Json]:
+    turns, values, lows, highs = (
+        [point[key] for point in points] for key in ("turn", "value", "low", "high")
+    )
+    band = scatter(name, turns + turns[::-1], highs + lows[::-1], "lines") | {
+        "fill": "toself",
+        "fillcolor": color,
+        "opacity": 0.13,
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    curve = scatter(name, turns, values, "lines+markers") | {
+        "line": {"color": color, "width": 2, "dash": "dot" if color == BASE_COLOR else "solid"},
+        "marker": {"color": color, "symbol": symbol, "size": 8},
+        "hoverinfo": "text",
+        "hovertext": [
+            plain(f"{name}  {value:.2f}  [{low:.2f}, {high:.2f}]")
+            for value, low, high in zip(values, lows, highs, strict=True)
+        ],
+    }
+    return [band, curve]
+
+
+def training_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """One chart for each stage and metric (rows of `aloe.schema.METRICS`).
+
+    ``whole_X`` is X over all training rows; X of the train split is of one step's batch.
+    """
+    found: dict[tuple[str, str], dict[str, Points]] = {}
+    for row in metrics:
+        name = row["name"].removeprefix("whole_")
+        batch = row["split"] == "train" and name == row["name"]
+        series = "validation" if row["split"] != "train" else "train, all rows"
+        points = found.setdefault((row["stage"], name), {})
+        points.setdefault("train, batch" if batch else series, []).append(
+            (row["step"], row["value"])
+        )
+    return [
+        _training_curve(stage, name, found[stage, name])
+        for stage in ("sft", "dpo")
+        for name in _METRICS
+        if (stage, name) in found
+    ]
+
+
+def _training_curve(stage: str, name: str, series: Mapping[str, Points]) -> Figure:
+    traces = []
+    for label, style in _SERIES.items():
+        points = sorted(series.get(label, []))
+        if not points:
+            continue
+        mode = "lines+markers" if len(points) < 40 else "lines"
+        traces.append(
+            scatter(label, [step for step, _ in points], [value for _, value in points], mode)
+            | style
+            | {"marker": {"color": style["line"]["color"], "size": 6}}
+            | {"showlegend": True, "hovertemplate": "step %{x}: %{y:.4g}"}
+        )
+    title = f"{TITLES[f'training/{stage}']} {_METRICS[name]}"
+    alt = f"{title} by optimizer step: {'; '.join(sorted(series))}."
+    layout = {"xaxis": {"title": {"text": "optimizer step"}}}
+    return Figure(f"{stage}-{name}", "training", title, alt, traces, layout)

@@ -1,0 +1,66 @@
+"""The report stage: read what the other stages left, lay it out, write one page."""
+
+from __future__ import annotations
+
+import time
+
+from aloe.config import Config
+from aloe.report import charts, curves, page, summary, trees
+from aloe.report.pools import read_pools
+from aloe.storage.manifest import Manifest, load_manifest, stage_manifest
+from aloe.storage.store import Store
+
+NAME = "report"
+STAGES = ("personas", "dialogue", "preferences", "training/sft", "training/dpo", "evaluation")
+
+
+def write_report(config: Config, store: Store) -> Manifest:
+    """Write ``report/index.html`` about whatever the run folder holds (issue 3).
+
+    While a stage is not complete, the page is a preview: it is written again at every call and
+    leaves no manifest behind. Sections whose stage has not started are absent.
+
+    Raises:
+        UserError: the run folder holds a report made with other settings, or a table of another
+            schema version.
+    """
+    started = time.monotonic()
+    manifests = {name: load_manifest(store, name) for name in STAGES}
+    settings = config.report.model_dump(mode="json") | {"seed": config.run.seed}
+    preview = any(found is None or not found.complete for found in manifests.values())
+    if preview:
+        manifest = Manifest(NAME, settings, fingerprint="")
+    else:
+        manifest = stage_manifest(store, NAME, settings, after=["evaluation"])
+        if manifest.complete:
+            return manifest
+
+    scores = summary.evaluation_scores(manifests["evaluation"])
+    metrics = summary.read_metrics(store)
+    pools = read_pools(store, config.run.seed)
+    shown, available = trees.choose_trees(store, config.report.trees, config.run.seed)
+    figures = [
+        *curves.alignment_curves(scores),
+        *curves.training_curves(metrics),
+        *charts.persona_maps(pools),
+        *charts.budget_bars(manifests),
+    ]
+    html = page.render(
+        figures,
+        title=config.report.title,
+        run=store.root.rstrip("/").rsplit("/", 1)[-1],
+        made=summary.read_run_record(store),
+        stages=summary.stage_rows(manifests),
+        total=summary.total_cost(manifests),
+        scores=scores,
+        dialogue=manifests["dialogue"],
+        confidence=config.evaluation.confidence,
+        training=summary.training_results(manifests),
+        pools=pools,
+        errors=summary.error_rows(store),
+        trees=shown,
+        trees_available=available,
+        trees_asked=config.report.trees,
+    )
+    store.write_text("report/index.html", html)
+    return manifest if preview else manifest.finish(store, started, counts={"trees": len(shown)})

@@ -1,0 +1,164 @@
+"""One real vLLM engine, and vLLM's own OpenAI server, on a tiny random checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aloe.config import OpenAIModel, VllmModel
+from aloe.engines import Request
+from aloe.engines.embedded import resolve_checkpoint
+from aloe.engines.openai import OpenAIEngine, check_server
+from aloe.engines.vllm import VllmEngine
+from aloe.errors import EngineError
+from aloe.roles.speak import INDUCTION_SCHEMA
+
+CHAT = [
+    {"role": "system", "content": "A long system prompt that fills a block. " * 8},
+    {"role": "user", "content": "Tell me about your day."},
+]
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    """One event loop for all calls: an engine belongs to the loop that first used it."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def engine(runner) -> Iterator[VllmEngine]:
+    model = VllmModel(backend="vllm", path="embedded://tiny", max_model_len=512, max_num_seqs=8)
+    engine = VllmEngine("tiny", model)
+    yield engine
+    engine.close()
+
+
+def test_seeds_repeat_and_differ(engine, runner):
+    async def say(seed):
+        return (await engine.complete(Request(CHAT, max_tokens=12, seed=seed))).text
+
+    async def all_of_them():
+        return await asyncio.gather(*map(say, (1, 2, 1)))
+
+    first, other, again = runner.run(all_of_them())
+    assert first == again != other
+
+
+def test_usage_is_counted_and_prefixes_are_cached(engine, runner):
+    async def twice():
+        await engine.forget_prefixes()
+        request = Request(CHAT, max_tokens=5, seed=1)
+        return [await engine.complete(request) for _ in range(2)]
+
+    cold, warm = runner.run(twice())
+    assert cold.prompt_tokens == warm.prompt_tokens == len(engine.token_ids(CHAT))
+    assert (cold.cached_tokens, cold.completion_tokens) == (0, 5)
+    assert warm.cached_tokens > 0
+    assert cold.seconds > 0
+    assert (cold.model, cold.finish_reason) == ("tiny", "length")
+
+
+def test_a_long_seeded_prompt_does_not_kill_the_engine(engine, runner):
+    # Split prefills of seeded requests end vLLM's CPU engine; see VllmEngine.
+    async def crowd():
+        long = [{"role": "user", "content": f"{n} " + "word " * 400} for n in range(12)]
+        requests = [Request([message], max_tokens=4, seed=1) for message in long]
+        return await asyncio.gather(*map(engine.complete, requests))
+
+    assert len(runner.run(crowd())) == 12
+
+
+def test_choices_come_with_probabilities(engine, runner):
+    answer = runner.run(engine.complete(Request(CHAT, choices=tuple("12345"))))
+    assert answer.text in "12345"
+    assert math.isclose(sum(map(math.exp, answer.choice_logprobs.values())), 1, abs_tol=1e-5)
+    assert answer.text == max(answer.choice_logprobs, key=answer.choice_logprobs.get)
+
+
+def test_json_schemas_are_kept(engine, runner):
+    request = Request(CHAT, max_tokens=400, json_schema=INDUCTION_SCHEMA, seed=3)
+    answer = runner.run(engine.complete(request))
+    if answer.finish_reason == "stop":
+        value = json.loads(answer.text)
+        assert set(value) == {"profile", "personality"}
+    assert answer.text.startswith('{"profile":')
+
+
+def test_a_prompt_that_does_not_fit_costs_one_call(engine, runner):
+    with pytest.raises(EngineError, match="leaves no room"):
+        runner.run(engine.complete(Request([{"role": "user", "content": "x " * 2000}])))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[str]:
+    """vLLM's OpenAI server on loopback (``vllm serve``; the CPU package's command lacks it)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("serve") / "log").open("w")
+    path = resolve_checkpoint("embedded://tiny")
+    flags = f"--host 127.0.0.1 --port {port} --served-model-name tiny --dtype float32"
+    more = "--max-model-len 512 --max-num-seqs 8 --enforce-eager --no-enable-chunked-prefill"
+    memory = f"--kv-cache-memory-bytes {1 << 28} --block-size 32"
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", path]
+    process = subprocess.Popen(
+        [*command, *flags.split(), *more.split(), *memory.split()],
+        stdout=log,
+        stderr=log,
+        env=os.environ | {"VLLM_CPU_OMP_THREADS_BIND": "nobind"},
+    )
+    deadline = time.monotonic() + 240
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+            break
+        except (urllib.error.URLError, OSError):
+            assert process.poll() is None, Path(log.name).read_text()[-3000:]
+            assert time.monotonic() < deadline, Path(log.name).read_text()[-3000:]
+            time.sleep(1)
+    yield f"http://127.0.0.1:{port}/v1"
+    process.terminate()
+    process.wait(30)
+
+
+def test_an_openai_server_answers_like_the_engine(server):
+    model = OpenAIModel(backend="openai", model="tiny", base_url=server)
+    check_server(model)
+
+    async def talk():
+        engine = OpenAIEngine("remote", model)
+        return await asyncio.gather(
+            engine.complete(Request(CHAT, max_tokens=6, seed=1)),
+            engine.complete(Request(CHAT, max_tokens=6, seed=1)),
+            engine.complete(Request(CHAT, max_tokens=60, json_schema=INDUCTION_SCHEMA)),
+        )
+
+    first, again, structured = asyncio.run(talk())
+    assert first.text == again.text
+    assert first.prompt_tokens > 50
+    assert first.completion_tokens == 6
+    assert structured.text.lstrip().startswith("{")
+
+
+def test_a_judge_without_any_digit_among_its_likeliest_answers_is_malformed(server):
+    model = OpenAIModel(backend="openai", model="tiny", base_url=server)
+
+    async def judge():
+        return await OpenAIEngine("remote", model).complete(Request(CHAT, choices=("1", "2")))
+
+    # A random model puts no digit among its 20 likeliest tokens: that is said, not guessed.
+    with pytest.raises(EngineError, match="none of 1, 2 among the likely answers"):
+        asyncio.run(judge())

@@ -1,0 +1,89 @@
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aloe.config import Config
+from aloe.config_file import dump_config, load_config, parse_overrides
+from aloe.errors import UserError
+
+CONFIGS = ["configs/demo.yaml", "configs/paper.yaml"]
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_shipped_configs_resolve_and_survive_a_round_trip(path, tmp_path):
+    config = load_config(path)
+    (tmp_path / "again.yaml").write_text(dump_config(config))
+    assert load_config(str(tmp_path / "again.yaml")) == config
+
+
+def test_paper_config_has_the_papers_numbers():
+    config = load_config("configs/paper.yaml")
+    profiles = config.personas.profiles.size - config.personas.heldout_profiles
+    assert profiles * config.personas.personalities_per_profile == 3310
+    assert config.personas.personalities.size - config.personas.heldout_personalities == 71
+    assert config.personas.heldout_profiles * config.personas.heldout_personalities == 100
+    assert (config.personas.threshold, config.personas.shown, config.personas.asked) == (0.6, 5, 20)
+    assert (config.dialogue.turns, config.dialogue.tries) == (10, 3)
+    assert config.dialogue.sampling.max_tokens == 300
+    sft, dpo = config.training.sft, config.training.dpo
+    assert (sft.learning_rate, sft.batch_size, sft.max_len, sft.packing) == (1e-5, 48, 8192, True)
+    assert (dpo.learning_rate, dpo.batch_size, dpo.beta, dpo.epochs) == (1e-5, 48, 0.9, 1)
+
+
+def test_overrides_reach_nested_keys(scripted_config):
+    config = load_config(str(scripted_config), ["--dialogue.turns", "7", "--run.seed=9"])
+    assert (config.dialogue.turns, config.run.seed) == (7, 9)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["--dialogue.turn", "4"], "dialogue.turn: unknown key"),
+        (["--dialogue.turns", "many"], "dialogue.turns"),
+        (["--dialogue.turns", "0"], "dialogue.turns"),
+        (["--roles.judge", "nobody"], "roles.judge names 'nobody'"),
+        (["--evaluation.baseline", "x"], "evaluation.baseline"),
+        (["--dialogue.turns"], "expected a value"),
+        (["dialogue.turns", "4"], "expected --section.key VALUE"),
+        (["--run.seed", "[1"], "not a YAML value"),
+        (["--models.script.backend", "telepathy"], "models.script"),
+        (["--a.b", "1", "--a.b.c", "2"], "already given a plain value"),
+    ],
+)
+def test_bad_overrides_are_named_in_one_line(scripted_config, overrides, named):
+    with pytest.raises(UserError) as caught:
+        load_config(str(scripted_config), overrides)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "\x00"])
+def test_files_that_are_no_mapping_are_refused_by_name(tmp_path, text):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"broken\.yaml"):
+        load_config(str(path))
+
+
+def test_every_key_has_a_sentence():
+    def check(schema, where):
+        for key, value in schema.get("properties", {}).items():
+            if where != "Config" or "description" in value:
+                assert value.get("description", "").strip().endswith("."), f"{where}.{key}"
+
+    document = Config.model_json_schema()
+    for name, section in document["$defs"].items():
+        check(section, name)
+    assert len(document["$defs"]) > 10
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.integers(), min_size=1))
+def test_overrides_round_trip(values):
+    arguments = [part for key, value in values.items() for part in (f"--s.{key}", str(value))]
+    assert parse_overrides(arguments) == {"s": values}
+
+
+def test_dumped_yaml_is_plain(scripted_config):
+    dumped = yaml.safe_load(dump_config(load_config(str(scripted_config))))
+    assert dumped["models"] == {"script": {"backend": "scripted", "latency_s": 0.0}}
