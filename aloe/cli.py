@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -190,6 +191,8 @@ def doctor(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``aloe`` command. Exit codes: 0 done, 1 failed, 2 bad input."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # DeepSpeed's build looks for ninja, which comes with the environment, on the path.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     if not machine_has_gpu():
         os.environ.setdefault(
             "DS_ACCELERATOR", "cpu"

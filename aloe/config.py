@@ -149,7 +149,7 @@ class PersonasConfig(Section):
     asked: int = Field(20, ge=1)
     """New personas that one request asks for."""
     openings: bool = False
-    """Fix the first words of every fact and trait by grammar: for writers too small to find them."""
+    """Fix the first words of each fact and trait by grammar: for writers too small for more."""
     tries: int = Field(3, ge=1)
     """Tries per request before it counts as failed."""
     requests_per_round: int = Field(1, ge=1)
@@ -172,6 +172,12 @@ class PersonasConfig(Section):
     """Personalities kept apart for the benchmark; cases are all pairs of held-out ones."""
     actors: ActorPool = ActorPool()
     """Ray actors that hold the writer."""
+
+    @model_validator(mode="after")
+    def _openings_need_one(self) -> PersonasConfig:
+        if self.openings and self.asked != 1:
+            raise ValueError("openings: needs asked: 1, as they are drawn for one persona")
+        return self
 
 
 class DialogueConfig(Section):

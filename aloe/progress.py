@@ -75,7 +75,7 @@ def meter(label: str, total: int, done: int = 0) -> Iterator[Advance]:
         state.tokens += tokens
         if live:
             bar.update(task, completed=state.done, rate=state.line())
-        elif time.monotonic() - last >= _LOG_EVERY_S or state.done == state.total:
+        elif time.monotonic() - last >= _LOG_EVERY_S or (items and state.done == state.total):
             last = time.monotonic()
             say(f"{label}: {state.done}/{total} ({state.line()})", **state.fields())
 

@@ -35,11 +35,11 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
         return manifest
     started = time.monotonic()
     trees = _tree_rows(config, store, manifest.fingerprint)
-    done = _finished(store, "nodes") | _finished(store, "errors")
+    done = store.finished(STAGE, "nodes") | store.finished(STAGE, "errors")
     todo = [row for row in trees if row["tree_id"] not in done]
     if todo:
         _roll_out(config, store, todo, len(trees), manifest.fingerprint)
-    failed = len(_finished(store, "errors"))
+    failed = len(store.finished(STAGE, "errors"))
     if failed > config.run.max_error_rate * len(trees):
         manifest.pause(store, started)
         raise StageFailed(
@@ -77,11 +77,6 @@ def _tree_rows(config: Config, store: Store, fingerprint: str) -> list[dict[str,
         for persona in personas
         if persona["split"] != "benchmark"
     ]
-
-
-def _finished(store: Store, folder: str) -> set[str]:
-    names = store.names(STAGE, folder)
-    return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}
 
 
 def _roll_out(

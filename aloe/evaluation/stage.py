@@ -113,7 +113,7 @@ def _case_rows(config: Config, store: Store, policy: str, fingerprint: str) -> l
 
 def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
     """Play what is missing, one policy after the other: one policy's engine in memory at a time."""
-    done = _stored(store, "scores") | _stored(store, "errors")
+    done = store.finished(STAGE, "scores") | store.finished(STAGE, "errors")
     todo = {
         policy: missing
         for policy, rows in cases.items()
@@ -137,14 +137,9 @@ def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
                 advance(1, int(row["completion_tokens"]))
 
 
-def _stored(store: Store, folder: str) -> set[str]:
-    names = store.names(STAGE, folder)
-    return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}
-
-
 def _check_failures(config: Config, store: Store, cases: dict[str, list[Row]]) -> int:
     """Number of failed cases, if they are few enough."""
-    failed_ids = _stored(store, "errors")
+    failed_ids = store.finished(STAGE, "errors")
     failed = {
         policy: sum(row["case_id"] in failed_ids for row in rows) for policy, rows in cases.items()
     }

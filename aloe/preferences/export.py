@@ -69,28 +69,11 @@ def published_conversation(tree: list[Node]) -> dict[str, Any]:
 
 
 def _openrlhf(store: Store) -> dict[str, bytes]:
-    # Its SFT reads input and output keys, its DPO prompt, chosen and rejected keys.
-    return _two_tables(
-        store,
-        lambda row: {"prompt": row["prompt"], "response": [_assistant(row["response"])]},
-        lambda row: {
-            "prompt": row["prompt"],
-            "chosen": [_assistant(row["preferred"])],
-            "rejected": [_assistant(row["rejected"])],
-        },
-    )
+    return _conversations(store, "response")
 
 
 def _trl(store: Store) -> dict[str, bytes]:
-    return _two_tables(
-        store,
-        lambda row: {"prompt": row["prompt"], "completion": [_assistant(row["response"])]},
-        lambda row: {
-            "prompt": row["prompt"],
-            "chosen": [_assistant(row["preferred"])],
-            "rejected": [_assistant(row["rejected"])],
-        },
-    )
+    return _conversations(store, "completion")
 
 
 def _hf(store: Store) -> dict[str, bytes]:
@@ -112,19 +95,28 @@ def _hf(store: Store) -> dict[str, bytes]:
     return files
 
 
-def _two_tables(
-    store: Store,
-    sft: Callable[[dict[str, Any]], dict[str, Any]],
-    pair: Callable[[dict[str, Any]], dict[str, Any]],
-) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
-    for name, schema, convert in (("sft", SFT, sft), ("dpo", PAIRS, pair)):
-        source = "sft" if name == "sft" else "pairs"
-        rows = store.read_table(f"preferences/{source}.parquet", schema).to_pylist()
-        for split in ("train", "validation"):
-            part = [convert(row) for row in rows if row["split"] == split]
-            files[f"{name}_{split}.jsonl"] = _jsonl(part)
-    return files
+def _conversations(store: Store, answer_key: str) -> dict[str, bytes]:
+    """JSONL of chat messages; SFT rows keep the answer under ``answer_key``."""
+    sft = [
+        (row["split"], {"prompt": row["prompt"], answer_key: [_assistant(row["response"])]})
+        for row in store.read_table("preferences/sft.parquet", SFT).to_pylist()
+    ]
+    pairs = [
+        (
+            row["split"],
+            {
+                "prompt": row["prompt"],
+                "chosen": [_assistant(row["preferred"])],
+                "rejected": [_assistant(row["rejected"])],
+            },
+        )
+        for row in store.read_table("preferences/pairs.parquet", PAIRS).to_pylist()
+    ]
+    return {
+        f"{name}_{split}.jsonl": _jsonl(row for of, row in rows if of == split)
+        for name, rows in (("sft", sft), ("dpo", pairs))
+        for split in ("train", "validation")
+    }
 
 
 def _assistant(text: str) -> dict[str, str]:

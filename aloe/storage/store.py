@@ -77,6 +77,14 @@ class Store:
             return []
         return sorted(entry.rsplit("/", 1)[-1] for entry in fs.ls(folder, detail=False))
 
+    def finished(self, *parts: str) -> set[str]:
+        """Ids of the items that lie in a folder as ``<id>.parquet``."""
+        return {
+            name.removesuffix(".parquet")
+            for name in self.names(*parts)
+            if name.endswith(".parquet")
+        }
+
     def read_text(self, *parts: str) -> str:
         with self.fs.open(self.path(*parts), "rb") as file:
             return file.read().decode()
@@ -116,13 +124,14 @@ class Store:
         Raises:
             UserError: nothing is there, or it was written with another schema version.
         """
-        names = [name] if name.endswith(".parquet") else self._parts(name)
+        names = (
+            [name]
+            if name.endswith(".parquet")
+            else [f"{name}/{item}.parquet" for item in sorted(self.finished(name))]
+        )
         tables = [self._read_file(part, schema, columns) for part in names]
         wanted = schema if columns is None else pa.schema([schema.field(key) for key in columns])
         return pa.concat_tables(tables) if tables else wanted.empty_table()
-
-    def _parts(self, folder: str) -> list[str]:
-        return [f"{folder}/{name}" for name in self.names(folder) if name.endswith(".parquet")]
 
     def _read_file(self, name: str, schema: pa.Schema, columns: list[str] | None) -> pa.Table:
         if not self.exists(name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from scripted_runs import persona_rows
 
 from aloe.config_file import load_config
 from aloe.dialogue import rollout_dialogues
@@ -20,15 +21,7 @@ def prepared(tmp_path, scripted_config):
     def make(name: str, *overrides: str):
         config = load_config(str(scripted_config), ["--run.dir", str(tmp_path / name), *overrides])
         store = Store(config.run.dir)
-        rows = [
-            {
-                "persona_id": f"p{number}",
-                "profile": f"Life number {number}.",
-                "personality": "Calm.",
-                "split": "benchmark" if number == 9 else "train",
-            }
-            for number in range(10)
-        ]
+        rows = persona_rows([*["train"] * 9, "benchmark"])
         store.write_table("personas/personas.parquet", rows, PERSONAS)
         Manifest("personas", {}, "fixed", complete=True).save(store)
         return config, store

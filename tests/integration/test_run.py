@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from scripted_runs import scripted_values
 
 from aloe.pipeline import STAGES
 from aloe.schema import NODES, PAIRS, PERSONAS, SCORES
@@ -28,36 +29,13 @@ def config(tmp_path_factory) -> Path:
         "max_model_len": 1024,
         "max_num_seqs": 16,
     }
-    values = {
-        "run": {"dir": str(folder / "run"), "seed": 5},
-        "ray": {"num_cpus": 4, "logical_gpus": 2},
-        "models": {"script": {"backend": "scripted", "latency_s": 0.05}, "tiny": tiny},
-        "roles": dict.fromkeys(("user", "inducer", "guided", "judge"), "script")
-        | {"unguided": "script"},
-        "personas": {
-            "writer": "script",
-            "profiles": {"size": 24},
-            "personalities": {"size": 24},
-            "asked": 1,
-            "requests_per_round": 4,
-            "max_rounds": 2,
-            "heldout_profiles": 2,
-            "heldout_personalities": 2,
-            "personalities_per_profile": 1,
-            "max_personas": 16,
-        },
-        "dialogue": {"turns": 3, "actors": {"in_flight": 2}},
-        "preferences": {"validation_share": 0.25},
-        "training": {
-            "base": "embedded://tiny",
-            "sft": {"batch_size": 4, "max_len": 512, "learning_rate": 1e-3},
-            "dpo": {"batch_size": 4, "max_len": 512, "learning_rate": 1e-3, "beta": 0.1},
-        },
-        "evaluation": {
-            "policies": {"base": "model:tiny", "dpo": "dpo"},
-            "turns": 2,
-            "sampling": {"max_tokens": 16},
-        },
+    values = scripted_values(folder, latency_s=0.05)
+    values["models"]["tiny"] = tiny
+    values["dialogue"]["actors"] = {"in_flight": 2}
+    values["evaluation"] = {
+        "policies": {"base": "model:tiny", "dpo": "dpo"},
+        "turns": 2,
+        "sampling": {"max_tokens": 16},
     }
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(values))
@@ -119,7 +97,7 @@ def test_every_stage_left_what_it_promises(config):
     dpo = load_manifest(store, "training/dpo").results
     assert dpo["train_loss_after"] < dpo["train_loss_before"]
     record = json.loads(store.read_text("run.json"))
-    assert record["seed"] == 5
+    assert record["seed"] == 3
     assert record["versions"]["ray"]
     page = store.read_text("report", "index.html")
     assert "AL(k)" in page

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import fsspec
 import pytest
+from scripted_runs import persona_rows
 
 from aloe.config_file import load_config
 from aloe.dialogue import rollout_dialogues
@@ -45,15 +46,7 @@ def bucket() -> Iterator[str]:
 
 
 def prepare(config, store) -> None:
-    rows = [
-        {
-            "persona_id": f"p{number}",
-            "profile": f"Life number {number}.",
-            "personality": "Calm.",
-            "split": "validation" if number == 0 else "train",
-        }
-        for number in range(6)
-    ]
+    rows = persona_rows(["validation", *["train"] * 5])
     store.write_table("personas/personas.parquet", rows, PERSONAS)
     Manifest("personas", {}, "fixed", complete=True).save(store)
 

@@ -1,0 +1,124 @@
+"""The one place where pools are decided: a Ray actor that all writers of a run talk to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aloe.config import PersonasConfig
+from aloe.personas.encode import SentenceEncoder
+from aloe.personas.growth import GrowingPool
+from aloe.personas.lexicon import KINDS, Kind
+from aloe.personas.rounds import write_round
+from aloe.personas.writing import Outcome
+from aloe.storage import Store
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request to the writer."""
+
+    kind: Kind
+    round: int
+    request: int
+    seed: int
+    shown: list[str]
+
+
+class PoolKeeper:
+    """Hands out requests, collects what they bring and decides a round when it is whole.
+
+    A row of the Ray Data pipeline is only a ticket: which request it works on is settled when it
+    arrives. So any number of rows in flight, in any order, makes progress, and what joins a pool
+    does not depend on who was faster. A ticket that comes again, because its actor died, gets its
+    request again.
+    """
+
+    def __init__(
+        self,
+        config: PersonasConfig,
+        seed: int,
+        store: Store,
+        decided: Sequence[Sequence[Mapping[str, Any]]],
+        starting: Mapping[Kind, Sequence[Outcome]],
+    ) -> None:
+        """Take up the pools where they were left.
+
+        Args:
+            decided: rows of `aloe.schema.ROUNDS`, round by round.
+            starting: outcomes of the first round of pools that have not begun.
+        """
+        self._config, self._store = config, store
+        self._encoder: SentenceEncoder | None = None
+        self._pools = {kind: GrowingPool(kind, config, seed) for kind in KINDS}
+        for rows in decided:
+            self._pools[rows[0]["pool"]].replay(rows)
+        self._starting = starting
+        self._jobs: dict[int, Job] = {}
+        self._given = dict.fromkeys(KINDS, 0)
+        self._brought: dict[Kind, dict[int, Outcome]] = {kind: {} for kind in KINDS}
+        self._changed = asyncio.Condition()
+        self._deciding = asyncio.Lock()
+
+    async def start(self) -> int:
+        """Decide the first round of pools that have not begun; returns how many texts joined."""
+        return sum([await self._decide(kind, begin) for kind, begin in self._starting.items()])
+
+    async def take(self, ticket: int) -> Job | None:
+        """The next request, as soon as its round is open; None when all pools have stopped."""
+        async with self._changed:
+            if ticket in self._jobs:
+                job = self._jobs[ticket]
+                return None if self._is_in(job) else job
+            while (job_found := self._next()) is None:
+                if all(pool.stopped() for pool in self._pools.values()):
+                    return None
+                await self._changed.wait()
+            self._jobs[ticket] = job_found
+            return job_found
+
+    async def hand_in(self, job: Job, outcome: Outcome) -> int:
+        """Bring a request's outcome; returns how many texts joined if it was its round's last."""
+        if self._is_in(job):
+            return 0
+        brought = self._brought[job.kind]
+        brought[job.request] = outcome
+        if len(brought) < self._config.requests_per_round:
+            return 0
+        return await self._decide(job.kind, [brought[request] for request in sorted(brought)])
+
+    def _next(self) -> Job | None:
+        open_pools = [
+            pool
+            for pool in self._pools.values()
+            if not pool.stopped() and self._given[pool.kind] < self._config.requests_per_round
+        ]
+        if not open_pools:
+            return None
+        pool = min(open_pools, key=lambda candidate: candidate.round)
+        request = self._given[pool.kind]
+        self._given[pool.kind] += 1
+        seed, shown = pool.request_seed(request), pool.shown(request)
+        return Job(pool.kind, pool.round, request, seed, shown)
+
+    def _is_in(self, job: Job) -> bool:
+        return job.round < self._pools[job.kind].round or job.request in self._brought[job.kind]
+
+    async def _decide(self, kind: Kind, outcomes: Sequence[Outcome]) -> int:
+        pool = self._pools[kind]
+        before = len(pool.texts)
+        async with self._deciding:
+            # In a thread, so that the other pool's requests go on meanwhile.
+            await asyncio.to_thread(self._decide_and_write, pool, outcomes)
+        async with self._changed:
+            self._brought[kind].clear()
+            self._given[kind] = 0
+            self._changed.notify_all()
+        return len(pool.texts) - before
+
+    def _decide_and_write(self, pool: GrowingPool, outcomes: Sequence[Outcome]) -> None:
+        if self._encoder is None:
+            self._encoder = SentenceEncoder(self._config.encoder)
+        write_round(self._store, pool.decide(outcomes, self._encoder.encode))

@@ -1,0 +1,233 @@
+"""Grow the two pools from their seeds, then pair them into personas (paper, section 2.1)."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from aloe.config import Config, PersonasConfig, speaker_settings, speakers_of
+from aloe.engines import gpus_for
+from aloe.engines.pool import run_rows
+from aloe.errors import StageFailed
+from aloe.personas.encode import check_encoder
+from aloe.personas.growth import GrowingPool, growth_of, pool_rows
+from aloe.personas.importing import read_pool_files
+from aloe.personas.keeper import PoolKeeper
+from aloe.personas.lexicon import KINDS, Kind
+from aloe.personas.pairing import Member, Persona, check_sizes, pair_pools
+from aloe.personas.rounds import read_rounds
+from aloe.personas.worker import PersonaWriter
+from aloe.personas.writing import Candidate, Outcome
+from aloe.progress import meter
+from aloe.roles.prompts import prompts_version
+from aloe.runtime import connect, require_resources
+from aloe.schema import ERRORS, PERSONAS, POOL, stable_id
+from aloe.storage import Manifest, Store, Usage, stage_manifest
+
+STAGE = "personas"
+
+_SEEDS: dict[Kind, str] = {"profile": "profiles.jsonl", "personality": "personalities.jsonl"}
+_KEEPER_CPUS = 1.0
+
+Round = list[dict[str, Any]]
+Starting = dict[Kind, list[Outcome]]
+
+
+def expand_personas(config: Config, store: Store) -> Manifest:
+    """Grow both pools by the writer's own examples and write personas in three splits.
+
+    Writes ``personas/rounds/`` while it goes, then ``profiles.parquet``, ``personalities.parquet``
+    (`aloe.schema.POOL`), ``personas.parquet`` (PERSONAS) and ``errors/`` (ERRORS). A decided round
+    is never asked for again.
+
+    Raises:
+        UserError: a persona file is not readable, or a pool is too small for what is held out.
+        StageFailed: more than ``run.max_error_rate`` of the requests failed.
+    """
+    starting = check_personas(config)
+    manifest = stage_manifest(store, STAGE, _settings(config, starting))
+    if manifest.complete:
+        return manifest
+    started = time.monotonic()
+    rounds = read_rounds(store)
+    pools = _pools(config, rounds)
+    if not all(pool.stopped() for pool in pools.values()):
+        _grow(config, store, rounds, pools, starting)
+        rounds = read_rounds(store)
+        pools = _pools(config, rounds)
+    rows = [row for part in rounds for row in part]
+    failed = _write_errors(store, rows)
+    asked = sum(row["round"] >= 0 for row in rows)
+    if len(failed) > config.run.max_error_rate * asked:
+        manifest.pause(store, started)
+        raise StageFailed(
+            f"{len(failed)} of {asked} requests to the writer failed, see "
+            f"{store.url(STAGE, 'errors')}; the last: {failed[-1]['error_message']}"
+        )
+    entries = pool_rows(rows)
+    personas = _pair(config, entries)
+    _write_pools(store, entries, personas)
+    store.write_table(f"{STAGE}/personas.parquet", [p.row() for p in personas], PERSONAS)
+    return manifest.finish(
+        store,
+        started,
+        usage=Usage.of_calls(call for row in rows for call in row["calls"]),
+        counts=_counts(rows, entries, personas) | {"requests_failed": len(failed)},
+        results={"stopped": {kind: pool.stopped() for kind, pool in pools.items()}},
+    )
+
+
+def check_personas(config: Config) -> Starting:
+    """What can be checked without a model; returns what the pools start with.
+
+    Raises:
+        UserError: see `expand_personas`, and `aloe.personas.encode.check_encoder`.
+    """
+    check_encoder(config.personas.encoder)
+    starting = {kind: _starting_texts(kind, config.personas) for kind in KINDS}
+    sizes = {
+        kind: max(
+            growth_of(kind, config.personas).size,
+            sum(len(outcome["candidates"]) for outcome in outcomes),
+        )
+        for kind, outcomes in starting.items()
+    }
+    check_sizes(sizes, config.personas)
+    return starting
+
+
+def _starting_texts(kind: Kind, config: PersonasConfig) -> list[Outcome]:
+    """Seeds, then files, in the order of `aloe.personas.growth.START_SOURCES`."""
+    seeds = files("aloe.personas") / "seeds" / _SEEDS[kind]
+    assert isinstance(seeds, Path)
+    sources = [read_pool_files([str(seeds)]), read_pool_files(growth_of(kind, config).files)]
+    return [
+        Outcome(
+            candidates=[Candidate(text=text, verdict="") for text in texts],
+            error_kind=None,
+            error_message=None,
+            calls=[],
+        )
+        for texts in sources
+    ]
+
+
+def _settings(config: Config, starting: Starting) -> dict[str, Any]:
+    return {
+        "seed": config.run.seed,
+        "personas": config.personas.model_dump(mode="json", exclude={"actors"}),
+        "validation_share": config.preferences.validation_share,
+        "writer": speaker_settings(config.models[config.personas.writer]),
+        "prompts": prompts_version("personas/prompts"),
+        "starting_texts": stable_id(starting),
+    }
+
+
+def _pools(config: Config, rounds: list[Round]) -> dict[Kind, GrowingPool]:
+    pools = {kind: GrowingPool(kind, config.personas, config.run.seed) for kind in KINDS}
+    for rows in rounds:
+        pools[rows[0]["pool"]].replay(rows)
+    return pools
+
+
+def _grow(
+    config: Config,
+    store: Store,
+    rounds: list[Round],
+    pools: Mapping[Kind, GrowingPool],
+    starting: Starting,
+) -> None:
+    """Run rounds until both pools have stopped; the keeper writes each as it is decided."""
+    import ray
+
+    connect(config.ray)
+    settings, actors = config.personas, config.personas.actors
+    gpus = gpus_for(actors, speakers_of(config, [settings.writer]).values())
+    require_resources(
+        config.ray,
+        "personas.actors",
+        actors.min * gpus,
+        actors.min * actors.num_cpus + _KEEPER_CPUS,
+    )
+    begin = {kind: starting[kind] for kind in KINDS if not pools[kind].texts}
+    keeper: Any = (
+        ray.remote(PoolKeeper)
+        # Rows that wait for a round must leave room for those that bring it.
+        .options(num_cpus=_KEEPER_CPUS, max_concurrency=2 * actors.max * actors.in_flight + 8)
+        .remote(settings, config.run.seed, store, rounds, begin)
+    )
+    arguments = {"config": config, "keeper": keeper}
+    total = sum(growth_of(kind, settings).size for kind in KINDS)
+    with meter("persona pools", total, sum(len(pool.texts) for pool in pools.values())) as advance:
+        advance(ray.get(keeper.start.remote()))
+        left = sum(settings.max_rounds - max(pool.round, 0) for pool in pools.values())
+        tickets = [{"ticket": number} for number in range(left * settings.requests_per_round)]
+        for row in run_rows(tickets, PersonaWriter, arguments, actors, gpus):
+            advance(int(row["accepted"]), int(row["completion_tokens"]))
+    ray.kill(keeper)
+
+
+def _write_errors(store: Store, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    failed = [row for row in rows if row["error_kind"]]
+    if failed:
+        errors = [
+            {
+                "stage": STAGE,
+                "item_id": f"{row['pool']}-{row['round']}-{row['request']}",
+                "role": "writer",
+                "kind": row["error_kind"],
+                "message": row["error_message"],
+                "calls": row["calls"],
+            }
+            for row in failed
+        ]
+        store.write_table(f"{STAGE}/errors/requests.parquet", errors, ERRORS)
+    return failed
+
+
+def _pair(config: Config, entries: list[dict[str, Any]]) -> list[Persona]:
+    members = {
+        kind: [Member(row["entry_id"], row["text"]) for row in entries if row["pool"] == kind]
+        for kind in KINDS
+    }
+    return pair_pools(
+        members["profile"],
+        members["personality"],
+        config.personas,
+        config.preferences.validation_share,
+        config.run.seed,
+    )
+
+
+def _write_pools(store: Store, entries: list[dict[str, Any]], personas: list[Persona]) -> None:
+    tested = [persona for persona in personas if persona.split == "benchmark"]
+    heldout = {part.entry_id for p in tested for part in (p.profile, p.personality)}
+    for kind in KINDS:
+        rows = [
+            row | {"heldout": row["entry_id"] in heldout} for row in entries if row["pool"] == kind
+        ]
+        store.write_table(f"{STAGE}/{Path(_SEEDS[kind]).stem}.parquet", rows, POOL)
+
+
+def _counts(
+    rows: Iterable[Mapping[str, Any]], entries: list[dict[str, Any]], personas: list[Persona]
+) -> dict[str, int]:
+    written = [entry for row in rows if row["round"] >= 0 for entry in row["candidates"]]
+    rejected = Counter(entry["verdict"] for entry in written if entry["verdict"] != "accepted")
+    members = Counter(entry["pool"] for entry in entries)
+    grown = Counter(entry["pool"] for entry in entries if entry["source"] == "model")
+    splits = Counter(persona.split for persona in personas)
+    return {
+        "profiles": members["profile"],
+        "personalities": members["personality"],
+        "grown_profiles": grown["profile"],
+        "grown_personalities": grown["personality"],
+        "candidates": len(written),
+        **{f"rejected_{verdict}": count for verdict, count in sorted(rejected.items())},
+        "personas": len(personas),
+        **{f"{split}_personas": count for split, count in sorted(splits.items())},
+    }

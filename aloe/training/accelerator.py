@@ -1,0 +1,136 @@
+"""The one place that makes OpenRLHF 0.11.2 run where there is no CUDA device.
+
+OpenRLHF asks for CUDA by name in a handful of places. `prepare` changes exactly those, each with
+its reason, and leaves a process that sees a GPU as it is. It runs before anything of OpenRLHF is
+imported, in the driver and in every worker: `aloe.training.worker` calls it on import.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, NoReturn
+
+from aloe.errors import UserError
+from aloe.runtime import has_gpu
+
+_STUBBED = {
+    "flash_attn": (),
+    "flash_attn.bert_padding": ("index_first_axis", "pad_input", "rearrange", "unpad_input"),
+    "flash_attn.utils": (),
+    "flash_attn.utils.distributed": ("all_gather",),
+}
+
+
+def has_flash_attention() -> bool:
+    """Whether flash attention can run in this process: the package and a GPU are there."""
+    installed = "flash_attn" in sys.modules or importlib.util.find_spec("flash_attn") is not None
+    return has_gpu() and installed and not _is_stub("flash_attn")
+
+
+def precision() -> str:
+    """OpenRLHF's name of the parameters' type: bfloat16 is 20 times slower on most CPUs."""
+    return "bf16" if has_gpu() else "fp32"
+
+
+def attention() -> str:
+    """Attention implementation that transformers is asked for."""
+    return "flash_attention_2" if has_flash_attention() else "sdpa"
+
+
+def check_compiler() -> None:
+    """Whether DeepSpeed can build its CPU optimizer, which it does at first use.
+
+    Raises:
+        UserError: there is no GPU, and g++ or ninja is missing.
+    """
+    if has_gpu():
+        return
+    for tool, remedy in (("g++", "apt-get install g++"), ("ninja", "pip install ninja")):
+        if shutil.which(tool) is None:
+            raise UserError(
+                f"{tool}: not found, but DeepSpeed builds its CPU optimizer with it; {remedy}"
+            )
+
+
+def prepare() -> None:
+    """Make this process ready for OpenRLHF; a second call changes nothing."""
+    if importlib.util.find_spec("flash_attn") is None:
+        _stub_flash_attention()
+    if has_gpu():
+        return
+    # DeepSpeed would look for an accelerator and may take one that torch was not built for.
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    _answer_cuda_calls()
+    _build_meshes_on_cpu()
+    _accept_float32()
+
+
+def _stub_flash_attention() -> None:
+    # openrlhf.models.ring_attn_utils imports it at the top, although only packing and ring
+    # attention call it, and both are off without it.
+    def missing(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError("flash attention is not installed: no packing, no ring attention")
+
+    for name, functions in _STUBBED.items():
+        module = ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)  # importlib.util.find_spec refuses None
+        module.__dict__.update(dict.fromkeys(functions, missing))
+        sys.modules[name] = module
+
+
+def _is_stub(name: str) -> bool:
+    module = sys.modules.get(name)
+    return module is not None and module.__spec__ is not None and module.__spec__.loader is None
+
+
+def _answer_cuda_calls() -> None:
+    import torch
+
+    # DeepspeedStrategy.setup_distributed picks a device, all_reduce and all_gather move tensors
+    # to it, and save_model waits for it. A CPU build of torch raises at each. Three functions,
+    # not one: torch.compile keeps a table of them by identity.
+    def set_device(device: object) -> None:
+        return None
+
+    def synchronize(device: object = None) -> None:
+        return None
+
+    def current_device() -> torch.device:
+        return torch.device("cpu")
+
+    for stand_in in (set_device, synchronize, current_device):
+        setattr(torch.cuda, stand_in.__name__, stand_in)
+
+
+def _build_meshes_on_cpu() -> None:
+    # DeepspeedStrategy.setup_distributed asks for a mesh of "cuda" devices.
+    from openrlhf.utils.deepspeed import deepspeed as strategy
+
+    _wrap(
+        strategy, "init_device_mesh", lambda original: lambda _, *a, **k: original("cpu", *a, **k)
+    )
+
+
+def _accept_float32() -> None:
+    # Actor turns its param_dtype into a torch type here, and only bf16 and fp16 are known.
+    import torch
+    from openrlhf.utils import utils
+
+    def with_float32(original: Any) -> Any:
+        return lambda name: torch.float32 if name == "fp32" else original(name)
+
+    _wrap(utils, "convert_to_torch_dtype", with_float32)
+
+
+def _wrap(module: ModuleType, name: str, make: Callable[[Any], Any]) -> None:
+    original = getattr(module, name)
+    if not getattr(original, "wrapped_by_aloe", False):
+        wrapped = make(original)
+        wrapped.wrapped_by_aloe = True
+        setattr(module, name, wrapped)

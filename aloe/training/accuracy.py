@@ -1,0 +1,52 @@
+"""What is reported about preference pairs."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def wilson_interval(share: float, trials: int, z: float = 1.959964) -> list[float]:
+    """Wilson's score interval of a binomial share (Wilson 1927); the default z covers 95 %.
+
+    Unlike the normal approximation it holds for few trials and for shares near 0 and 1.
+    """
+    spread = z * z / trials
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / trials + spread / trials / 4)
+    return [max(0.0, centre - half), min(1.0, centre + half)]
+
+
+def pair_statistics(
+    policy: torch.Tensor, reference: torch.Tensor, tokens: torch.Tensor, loss_fn: torch.nn.Module
+) -> dict[str, float]:
+    """Loss and accuracies over pairs.
+
+    Args:
+        policy: summed log-probs of the replies under the policy, float [pairs, 2]; column 0 is
+            the preferred one.
+        reference: the same under the frozen reference.
+        tokens: lengths of the replies, end of turn included, [pairs, 2].
+        loss_fn: `openrlhf.models.DPOLoss`.
+
+    Returns:
+        loss: mean DPO loss.
+        accuracy_logprob: share of pairs whose preferred reply has the higher mean log-prob per
+            token under the policy. No reference is involved, and length gives no advantage.
+        accuracy_reward: share of pairs with a positive margin of implicit rewards
+            beta * (policy - reference) (DPO, arXiv 2305.18290, section 4).
+        margin: mean of those margins; 0 while the policy is the reference.
+    """
+    loss, preferred, rejected = loss_fn(
+        policy[:, 0], policy[:, 1], reference[:, 0], reference[:, 1]
+    )
+    per_token = policy / tokens
+    return {
+        "loss": loss.item(),
+        "accuracy_logprob": (per_token[:, 0] > per_token[:, 1]).double().mean().item(),
+        "accuracy_reward": (preferred > rejected).double().mean().item(),
+        "margin": (preferred - rejected).mean().item(),
+    }

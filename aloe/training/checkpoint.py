@@ -1,0 +1,69 @@
+"""Checkpoints: read without running their code, put in place in one move."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fsspec.implementations.local import LocalFileSystem
+
+from aloe.errors import UserError
+from aloe.storage import Store
+
+
+def refuse_remote_code(checkpoint: str, trusted: bool) -> None:
+    """Stop before a checkpoint's own Python code runs; OpenRLHF always loads with it switched on.
+
+    Args:
+        checkpoint: local folder or Hugging Face id.
+        trusted: ``training.trust_remote_code``.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or brings code that is not trusted.
+    """
+    from transformers import PretrainedConfig
+
+    try:
+        config, _ = PretrainedConfig.get_config_dict(checkpoint)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"checkpoint {checkpoint}: cannot be read ({str(error).splitlines()[0]})"
+        ) from error
+    if "auto_map" in config and not trusted:
+        raise UserError(
+            f"checkpoint {checkpoint}: brings its own code; "
+            "read it, then set training.trust_remote_code"
+        )
+
+
+@contextmanager
+def new_checkpoint(store: Store, folder: str) -> Iterator[Path]:
+    """A scratch folder that becomes ``folder`` of the run when the block ends well.
+
+    On a local disk it appears in one rename. An object store has no rename: there the files are
+    uploaded, and the stage's manifest, written last, says that they are all there.
+    """
+    fs, target = store.fs, store.path(folder)
+    if not isinstance(fs, LocalFileSystem):
+        with tempfile.TemporaryDirectory(prefix="aloe-checkpoint-") as scratch:
+            yield Path(scratch)
+            if fs.exists(target):
+                fs.rm(target, recursive=True)
+            fs.put(f"{scratch}/", f"{target}/", recursive=True)
+        return
+    for left_over in Path(target).parent.glob(f"{Path(target).name}.*.partial"):
+        shutil.rmtree(left_over)
+    partial = Path(f"{target}.{uuid.uuid4().hex}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for file in partial.iterdir():
+            file.chmod(0o644)  # safetensors makes files that only their owner can read
+        shutil.rmtree(target, ignore_errors=True)  # of a start that was killed before its manifest
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

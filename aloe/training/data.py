@@ -1,0 +1,188 @@
+"""From preference rows to token sequences, exactly as an engine would have seen and made them."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from aloe.engines.base import Message
+from aloe.errors import UserError
+from aloe.schema import PAIRS, SFT
+from aloe.storage import Store
+
+if TYPE_CHECKING:
+    import torch
+
+SFT_FILE = "preferences/sft.parquet"
+PAIRS_FILE = "preferences/pairs.parquet"
+SPLITS = ("train", "validation")
+SAMPLE_ROWS = 1024
+"""Training rows behind train_loss_before and train_loss_after; all of them in a small run."""
+
+Tokenizer = Any  # transformers.PreTrainedTokenizerBase, which is slow to import
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One prompt with one reply."""
+
+    ids: array[int]
+    """Tokens of prompt, reply and end of turn."""
+    prompt_length: int
+    """How many of them are the prompt; only the others are learned."""
+
+    def tensor(self) -> torch.Tensor:
+        """The tokens, int64 [tokens]."""
+        import torch
+
+        return torch.asarray(self.ids, dtype=torch.int32).long()  # a buffer is read as float32 else
+
+    @property
+    def reply_length(self) -> int:
+        return len(self.ids) - self.prompt_length
+
+
+Row = tuple[Encoded, ...]
+"""One `Encoded` per reply to the same prompt."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one file, by split."""
+
+    splits: dict[str, list[Row]]
+    counts: dict[str, int]
+    """``<unit>_<split>``, of those ``_shortened``, and ``_too_long`` for those left out."""
+
+    def remarks(self) -> list[str]:
+        """A sentence for each count of rows that are not used as they are."""
+        how = {"shortened": "without their oldest turns", "too_long": "left out: too long"}
+        return [
+            f"{number} {name.removesuffix(f'_{kind}')} {text}"
+            for name, number in self.counts.items()
+            for kind, text in how.items()
+            if number and name.endswith(kind)
+        ]
+
+
+def count_rows(store: Store, file: str, schema: pa.Schema) -> Counter[str]:
+    """Rows per split, without reading the texts.
+
+    Raises:
+        UserError: the file is missing, of another version, or has no row to train or validate on.
+    """
+    splits = store.read_table(file, schema, columns=["split"]).column("split").to_pylist()
+    counts = Counter(splits)
+    for split in SPLITS:
+        if not counts[split]:
+            raise UserError(f"{store.url(file)}: no row has split {split}, expected at least one")
+    return counts
+
+
+def read_sft(store: Store, tokenizer: Tokenizer, max_len: int) -> Rows:
+    """Rows of `aloe.schema.SFT`, one reply each.
+
+    Raises:
+        UserError: no row of a split fits into ``max_len`` tokens.
+    """
+    columns = ["split", "prompt", "response"]
+    table = store.read_table(SFT_FILE, SFT, columns=columns)
+    return _encode_rows(table, ("response",), tokenizer, max_len, "rows")
+
+
+def read_pairs(store: Store, tokenizer: Tokenizer, max_len: int) -> Rows:
+    """Rows of `aloe.schema.PAIRS`, two replies each: preferred, rejected.
+
+    Raises:
+        UserError: no row of a split fits into ``max_len`` tokens.
+    """
+    columns = ["split", "prompt", "preferred", "rejected"]
+    table = store.read_table(PAIRS_FILE, PAIRS, columns=columns)
+    return _encode_rows(table, ("preferred", "rejected"), tokenizer, max_len, "pairs")
+
+
+def sample(rows: int, seed: int) -> list[int]:
+    """Which training rows the passes before and after training look at, at most SAMPLE_ROWS."""
+    return sorted(random.Random(seed).sample(range(rows), min(rows, SAMPLE_ROWS)))
+
+
+def _encode_rows(
+    table: pa.Table, replies: tuple[str, ...], tokenizer: Tokenizer, max_len: int, unit: str
+) -> Rows:
+    end = end_of_turn(tokenizer)
+    rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    counts: Counter[str] = Counter()
+    for row in table.to_pylist():
+        split = row["split"]
+        encoded, dropped = encode(
+            tokenizer, row["prompt"], [row[key] for key in replies], end, max_len
+        )
+        if encoded is None:
+            counts[f"{unit}_{split}_too_long"] += 1
+            continue
+        rows[split].append(encoded)
+        counts[f"{unit}_{split}"] += 1
+        counts[f"{unit}_{split}_shortened"] += dropped > 0
+    for split in SPLITS:
+        if not rows[split]:
+            raise UserError(f"{unit} of split {split}: none fits into max_len {max_len} tokens")
+    return Rows(rows, dict(counts))
+
+
+def encode(
+    tokenizer: Tokenizer, prompt: Sequence[Message], replies: Sequence[str], end: int, max_len: int
+) -> tuple[Row | None, int]:
+    """Tokens of a prompt with each of its replies, all after the same prompt.
+
+    A prompt that is too long loses its oldest turns, never the system message or the last message
+    of the user.
+
+    Returns:
+        One `Encoded` per reply, or None when even the last message alone is too long; and the
+        number of turns that were dropped.
+    """
+    tails = [tokenizer(reply, add_special_tokens=False)["input_ids"] + [end] for reply in replies]
+    room = max_len - max(map(len, tails))
+    messages, dropped = list(prompt), 0
+    while True:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        head = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(head) <= room:
+            return tuple(Encoded(array("i", head + tail), len(head)) for tail in tails), dropped
+        shorter = without_oldest_turn(messages)
+        if shorter is None:
+            return None, dropped
+        messages, dropped = shorter, dropped + 1
+
+
+def without_oldest_turn(messages: list[Message]) -> list[Message] | None:
+    """The prompt without its first user message and what answered it; None if no other is left."""
+    users = [i for i, message in enumerate(messages) if message["role"] == "user"]
+    if len(users) < 2:
+        return None
+    return messages[: users[0]] + messages[users[1] :]
+
+
+def end_of_turn(tokenizer: Tokenizer) -> int:
+    """The token with which a reply ends: what the chat template writes after it, else EOS.
+
+    Raises:
+        UserError: the tokenizer has no chat template.
+    """
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"{tokenizer.name_or_path}: the checkpoint's tokenizer has no chat template"
+        )
+    reply = "the reply"
+    turn = [{"role": "user", "content": "the question"}, {"role": "assistant", "content": reply}]
+    text = tokenizer.apply_chat_template(turn, tokenize=False)
+    after = tokenizer(text.rpartition(reply)[2], add_special_tokens=False)["input_ids"]
+    if after and after[0] in tokenizer.all_special_ids:
+        return int(after[0])
+    return int(tokenizer.eos_token_id)
