@@ -11,8 +11,8 @@ from typing import Any
 
 from aloe.personas.lexicon import Kind
 
-_REST = r"(,? ([a-zA-Z][a-z'-]+|[0-9]+|a|I))+\."
-"""How a sentence goes on: plain words up to a full stop. Counting them takes seconds to compile."""
+_REST = r"( [a-zA-Z][a-zA-Z'-]*){1,8}\."
+"""How a sentence goes on: up to eight plain words. A small model would ramble otherwise."""
 
 _FACTS: tuple[tuple[str, ...], ...] = (
     (

@@ -87,7 +87,7 @@ def writing_request(kind: Kind, shown: list[str], config: PersonasConfig, seed: 
         {"role": "system", "content": render(f"personas/prompts/{kind}_system.jinja")}
     ]
     for start in range(0, len(shown), config.asked):
-        texts = [_SENTENCE_BREAK.split(text) for text in shown[start : start + config.asked]]
+        texts = [sentences_of(text) for text in shown[start : start + config.asked]]
         begun = openings_of(texts[0]) if config.openings else []
         messages += [
             {"role": "user", "content": _question(kind, len(texts), begun)},
@@ -144,6 +144,11 @@ def read_candidates(kind: Kind, completion: Completion) -> list[Candidate]:
     if not isinstance(found, list) or not found:
         raise MalformedAnswer(f"writer: no {_PLURAL[kind]} in the answer: {completion.text!r:.80}")
     return [_candidate(kind, sentences) for sentences in found]
+
+
+def sentences_of(text: str) -> list[str]:
+    """A text cut after each full stop, exclamation and question mark."""
+    return _SENTENCE_BREAK.split(text)
 
 
 def _candidate(kind: Kind, sentences: object) -> Candidate:
