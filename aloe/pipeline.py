@@ -96,6 +96,9 @@ def prepare(config: Config, store: Store, stages: list[str]) -> None:
     """
     names: list[str] = []
     if "personas" in stages:
+        from aloe.personas import check_personas
+
+        check_personas(config)
         names.append(config.personas.writer)
     if {"dialogue", "evaluation"} & set(stages):
         names += config.roles.model_dump().values()

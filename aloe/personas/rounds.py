@@ -11,6 +11,9 @@ from aloe.storage import Store
 
 FOLDER = "personas/rounds"
 
+Round = list[dict[str, Any]]
+"""Rows of `aloe.schema.ROUNDS` of one round of one pool, in request order."""
+
 
 def write_round(store: Store, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write one decided round of one pool, all of its requests at once."""
@@ -18,18 +21,22 @@ def write_round(store: Store, rows: Sequence[Mapping[str, Any]]) -> None:
     store.write_table(name, [dict(row) for row in rows], ROUNDS)
 
 
-def read_rounds(store: Store) -> list[list[dict[str, Any]]]:
-    """All decided rounds, one pool after the other, in order.
-
-    Rounds at the end of a pool in which no request was answered are left out: what was down may
-    be up again, and they are asked for once more.
-    """
+def read_rounds(store: Store) -> list[Round]:
+    """All decided rounds, one pool after the other, in order."""
     rows = store.read_table(FOLDER, ROUNDS).to_pylist()
     rows.sort(key=lambda row: (row["pool"], row["round"], row["request"]))
-    rounds: list[list[dict[str, Any]]] = []
-    for _, pool in groupby(rows, key=lambda row: row["pool"]):
-        of_pool = [list(group) for _, group in groupby(pool, key=lambda row: row["round"])]
+    return [list(group) for _, group in groupby(rows, lambda row: (row["pool"], row["round"]))]
+
+
+def without_failed_end(rounds: list[Round]) -> list[Round]:
+    """Leave out each pool's last rounds if no request of theirs was answered.
+
+    What was down may be up again: a stage that is taken up asks for them once more.
+    """
+    kept: list[Round] = []
+    for _, pool in groupby(rounds, lambda rows: rows[0]["pool"]):
+        of_pool = list(pool)
         while of_pool and all(row["error_kind"] for row in of_pool[-1]):
             of_pool.pop()
-        rounds += of_pool
-    return rounds
+        kept += of_pool
+    return kept

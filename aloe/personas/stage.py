@@ -19,7 +19,7 @@ from aloe.personas.importing import read_pool_files
 from aloe.personas.keeper import PoolKeeper
 from aloe.personas.lexicon import KINDS, Kind
 from aloe.personas.pairing import Member, Persona, check_sizes, pair_pools
-from aloe.personas.rounds import read_rounds
+from aloe.personas.rounds import Round, read_rounds, without_failed_end
 from aloe.personas.worker import PersonaWriter
 from aloe.personas.writing import Candidate, Outcome
 from aloe.progress import meter
@@ -33,7 +33,6 @@ STAGE = "personas"
 _SEEDS: dict[Kind, str] = {"profile": "profiles.jsonl", "personality": "personalities.jsonl"}
 _KEEPER_CPUS = 1.0
 
-Round = list[dict[str, Any]]
 Starting = dict[Kind, list[Outcome]]
 
 
@@ -53,7 +52,7 @@ def expand_personas(config: Config, store: Store) -> Manifest:
     if manifest.complete:
         return manifest
     started = time.monotonic()
-    rounds = read_rounds(store)
+    rounds = without_failed_end(read_rounds(store))
     pools = _pools(config, rounds)
     if not all(pool.stopped() for pool in pools.values()):
         _grow(config, store, rounds, pools, starting)
@@ -88,7 +87,7 @@ def check_personas(config: Config) -> Starting:
         UserError: see `expand_personas`, and `aloe.personas.encode.check_encoder`.
     """
     check_encoder(config.personas.encoder)
-    starting = {kind: _starting_texts(kind, config.personas) for kind in KINDS}
+    starting = {kind: starting_texts(kind, config.personas) for kind in KINDS}
     sizes = {
         kind: max(
             growth_of(kind, config.personas).size,
@@ -100,7 +99,7 @@ def check_personas(config: Config) -> Starting:
     return starting
 
 
-def _starting_texts(kind: Kind, config: PersonasConfig) -> list[Outcome]:
+def starting_texts(kind: Kind, config: PersonasConfig) -> list[Outcome]:
     """Seeds, then files, in the order of `aloe.personas.growth.START_SOURCES`."""
     seeds = files("aloe.personas") / "seeds" / _SEEDS[kind]
     assert isinstance(seeds, Path)

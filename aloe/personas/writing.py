@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from itertools import pairwise
 from typing import Any, Literal, TypedDict
 
@@ -31,10 +32,13 @@ FEWEST, MOST = 8, 10
 
 _PLURAL: dict[Kind, str] = {"profile": "profiles", "personality": "personalities"}
 _LEAST_DISTINCT = 0.55
+"""Share of a text's words that differ, where it does not repeat itself."""
+_MOST_REPEATS = 2
+"""Times that the same three words may follow each other in one text."""
 _SENTENCE_BREAK = re.compile(r"(?<=[.!?])\s+")
 _BROKEN_OFF = re.compile(
-    r"\b(?:a|an|and|as|at|but|by|for|from|her|his|in|is|its|of|on|or|that|the|their|to|very|was"
-    r"|who|with)[^\w]*$",
+    r"\b(?:a|about|an|and|are|as|at|but|for|from|her|his|is|its|of|or|that|the|their|to|very|was"
+    r"|when|who|with)[^\w]*$",
     re.IGNORECASE,
 )
 
@@ -170,9 +174,12 @@ def _finished(sentence: str) -> str:
 
 def _garbled(text: str) -> bool:
     words = re.findall(r"\w+", text.lower())
-    if any(word == following for word, following in pairwise(words)):
-        return True
-    return len(set(words)) < _LEAST_DISTINCT * len(words)
+    phrases = Counter(zip(words, words[1:], words[2:], strict=False))
+    return (
+        any(word == following for word, following in pairwise(words))
+        or max(phrases.values(), default=0) > _MOST_REPEATS
+        or len(set(words)) < _LEAST_DISTINCT * len(words)
+    )
 
 
 def _question(kind: Kind, count: int, openings: list[str], last: bool = False) -> str:

@@ -26,6 +26,10 @@ _STUBBED = {
     "flash_attn.utils.distributed": ("all_gather",),
 }
 
+WORKER_ENV = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
+"""Ray runtime environment of workers. Threads of a CPU's matrix product spin while they wait for
+each other; when other processes want the cores, a step then takes 10 times as long and more."""
+
 
 def has_flash_attention() -> bool:
     """Whether flash attention can run in this process: the package and a GPU are there."""

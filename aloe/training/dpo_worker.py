@@ -14,6 +14,7 @@ from openrlhf.models import DPOLoss
 from openrlhf.trainer.dpo_trainer import DPOTrainer
 
 from aloe.config import DpoConfig
+from aloe.training.accelerator import WORKER_ENV
 from aloe.training.accuracy import pair_statistics, wilson_interval
 from aloe.training.data import Row, read_pairs, sample
 from aloe.training.datasets import PairRows
@@ -86,7 +87,7 @@ class LoggedDPOTrainer(DPOTrainer):  # type: ignore[misc]
         self.log.step(global_step, {"loss": loss, "accuracy_reward": accuracy, "margin": margin})
 
 
-@ray.remote(concurrency_groups={"poll": 1})  # type: ignore[call-overload]
+@ray.remote(concurrency_groups={"poll": 1}, runtime_env=WORKER_ENV)  # type: ignore[call-overload]
 class DpoWorker(Worker):
     """One rank; its method ``train`` does all of the work."""
 

@@ -9,6 +9,7 @@ from aloe.training.worker import Worker  # isort: skip  (first: it prepares the 
 import ray
 from openrlhf.trainer.sft_trainer import SFTTrainer
 
+from aloe.training.accelerator import WORKER_ENV
 from aloe.training.data import Row, read_sft, sample
 from aloe.training.datasets import SftRows
 from aloe.training.protocol import Begin, Job, Measured, Outcome
@@ -29,7 +30,7 @@ class LoggedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self.log.step(global_step, {"loss": logs_dict["loss_mean"]})
 
 
-@ray.remote(concurrency_groups={"poll": 1})  # type: ignore[call-overload]
+@ray.remote(concurrency_groups={"poll": 1}, runtime_env=WORKER_ENV)  # type: ignore[call-overload]
 class SftWorker(Worker):
     """One rank; its method ``train`` does all of the work."""
 

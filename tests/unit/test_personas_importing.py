@@ -84,7 +84,7 @@ def test_files_are_read_by_url_and_in_order(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match="none.jsonl: cannot be read"):
+    with pytest.raises(UserError, match=r"none\.jsonl: cannot be read"):
         read_pool_files([str(tmp_path / "none.jsonl")])
 
 
