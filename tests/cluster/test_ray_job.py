@@ -58,7 +58,11 @@ def cluster(tmp_path_factory) -> Iterator[dict[str, str]]:
         assert head.poll() is None, (home / "head.log").read_text()[-3000:]
         assert time.monotonic() < deadline
         time.sleep(1)
-    yield environment | {"RAY_API_SERVER_ADDRESS": address}
+    environment["RAY_API_SERVER_ADDRESS"] = address
+    while run_job(environment, "python", "-c", "pass").returncode:  # the node's agent comes last
+        assert time.monotonic() < deadline + 60
+        time.sleep(2)
+    yield environment
     os.killpg(head.pid, signal.SIGTERM)
     try:
         head.wait(30)
@@ -76,16 +80,24 @@ def answers(address: str) -> bool:
     return True
 
 
-def submit(cluster: dict[str, str], script: str, *arguments: str) -> subprocess.CompletedProcess:
-    command = [str(BIN / "ray"), "job", "submit", "--address", cluster["RAY_API_SERVER_ADDRESS"]]
+def run_job(
+    environment: dict[str, str], *entrypoint: str, options: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess:
+    address = environment["RAY_API_SERVER_ADDRESS"]
+    command = [str(BIN / "ray"), "job", "submit", "--address", address, *options]
     return subprocess.run(
-        [*command, "--working-dir", ".", "--", "python", f"jobs/{script}.py", *arguments],
+        [*command, "--", *entrypoint],
         capture_output=True,
         text=True,
-        env=cluster,
+        env=environment,
         cwd=ROOT,
         timeout=600,
     )
+
+
+def submit(cluster: dict[str, str], script: str, *arguments: str) -> subprocess.CompletedProcess:
+    entrypoint = ("python", f"jobs/{script}.py", *arguments)
+    return run_job(cluster, *entrypoint, options=("--working-dir", "."))
 
 
 def test_stages_as_jobs(cluster, scripted_config, tmp_path):
