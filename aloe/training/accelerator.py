@@ -38,7 +38,7 @@ def has_flash_attention() -> bool:
 
 
 def precision() -> str:
-    """OpenRLHF's name of the parameters' type: bfloat16 is 20 times slower on most CPUs."""
+    """OpenRLHF's name of the parameters' type; bfloat16 was 20 times slower on an AVX2 CPU."""
     return "bf16" if has_gpu() else "fp32"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aloe.training.accuracy import pair_statistics, wilson_interval
@@ -15,6 +15,7 @@ def test_wilson_interval_of_eight_in_ten():
     assert wilson_interval(0.8, 10) == pytest.approx([0.4901625, 0.9433178], abs=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_interval_holds_the_share_and_stays_in_bounds(case):
     successes, trials = case

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aloe.errors import UserError
@@ -76,6 +76,7 @@ def test_a_last_message_that_is_too_long_gives_nothing():
     assert encode(Words(), chat(2, words=30), ["yes"], END, 20)[0] is None
 
 
+@settings(deadline=None)
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 5), st.integers(4, 80))
 def test_shortening_keeps_system_and_last_user_message(turns, words, reply, max_len):
     tokenizer = Words()
