@@ -42,8 +42,10 @@ def chromium() -> str:
     return _CHROMIUM
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator:
+    # Not for the whole session: while Playwright is open, its event loop runs in this thread and
+    # no other test can start one.
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)

