@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -64,8 +63,8 @@ def run_stage(
         derive_seed(config.run.seed, "training", kind),
         config.training.trust_remote_code,
     )
-    can_grow = bool(config.ray.address or os.environ.get("RAY_ADDRESS"))
-    with ranks(worker(), options.ranks, f"training.{kind}.ranks", can_grow) as group:
+    key = f"training.{kind}.ranks"
+    with ranks(worker(), options.ranks, key, config.ray.autoscaling) as group:
         outcome, metrics = follow(group, job)
     store.write_table(f"training/{kind}/metrics.parquet", metrics, METRICS)
     say(f"{kind}: {_summary(outcome.results)}")
