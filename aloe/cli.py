@@ -132,11 +132,11 @@ def _config_of(run_folder: str) -> Config:
 def report(run_folder: RunFolder, as_json: Json = False) -> None:
     """Write RUN/report/index.html from what the run holds so far."""
     from aloe.report import write_report
-    from aloe.storage import Store
+    from aloe.storage import run_store
 
     use_json(as_json)
     config = _config_of(run_folder)
-    store = Store(config.run.dir)
+    store = run_store(config)
     write_report(config, store)
     say(f"report: {store.url('report', 'index.html')}")
 
@@ -152,13 +152,14 @@ def export(
 ) -> None:
     """Write a run's preference data in another tool's format."""
     from aloe.preferences import FORMATS, export_run
-    from aloe.storage import Store
+    from aloe.storage import Store, run_store
 
     use_json(as_json)
     if kind not in FORMATS:
         raise UserError(f"--format {kind}: expected one of {', '.join(FORMATS)}")
-    target = Store(out or f"{run_folder.rstrip('/')}/export/{kind}")
-    for name in export_run(Store(run_folder), kind, target):
+    store = run_store(_config_of(run_folder))
+    target = Store(out or store.url("export", kind), store.options)
+    for name in export_run(store, kind, target):
         say(target.url(name))
 
 
@@ -204,7 +205,8 @@ def main(arguments: list[str] | None = None) -> None:
         known = _known_cause(error)
         if known is None:
             raise  # a bug: its traceback is wanted
-        console.print(f"aloe: {known}", markup=False, soft_wrap=True)
+        line = str(known).partition("\n")[0]  # Ray appends what it did about it
+        console.print(f"aloe: {line}", markup=False, soft_wrap=True)
         sys.exit(2 if isinstance(known, UserError) else 1)
 
 
@@ -219,7 +221,9 @@ def job(*command: str) -> None:
 def _known_cause(error: BaseException | None) -> Exception | None:
     """The error of ours in a chain of causes; Ray wraps what its workers raise."""
     while error is not None:
-        if isinstance(error, UserError | StageFailed | EngineDied):
+        # Ray's wrapper is of the class of its cause too, but its text is a traceback.
+        wrapped = getattr(error, "cause", None)
+        if wrapped is None and isinstance(error, UserError | StageFailed | EngineDied):
             return error
-        error = getattr(error, "cause", None) or error.__cause__
+        error = wrapped or error.__cause__
     return None

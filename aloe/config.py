@@ -17,6 +17,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+Resume = Literal["never", "always", "if-same"]
+
+
 class RunConfig(Section):
     dir: str
     """Folder that holds everything the run writes; local path or fsspec URL."""
@@ -24,6 +27,9 @@ class RunConfig(Section):
     """The one seed from which every sampler's seed is derived."""
     max_error_rate: float = Field(0.1, ge=0, le=1)
     """Largest share of failed trees (or cases) with which a stage still counts as complete."""
+    resume: Resume = "if-same"
+    """Whether a run folder that has been begun may be gone on with: never, always (even though
+    settings have changed), or if its settings are the same."""
 
 
 class RayConfig(Section):
@@ -39,6 +45,23 @@ class RayConfig(Section):
     """Object store of a Ray started here, in MiB."""
 
 
+class StorageConfig(Section):
+    endpoint_url: str | None = Field(None, pattern="^https?://")
+    """Server of s3:// paths; null takes AWS_ENDPOINT_URL or the profile's, else it is AWS."""
+    region: str | None = None
+    """Region of the buckets; null takes AWS_DEFAULT_REGION or the profile's."""
+    profile: str | None = None
+    """Profile in ~/.aws of every machine; null takes AWS_PROFILE. Keys come from it or from the
+    environment, never from here."""
+    path_style: bool = False
+    """Put buckets into the path (server/bucket), as many servers other than AWS want; false leaves
+    it to the profile."""
+    timeout_s: float = Field(30.0, gt=0)
+    """Seconds without a connection or a byte after which a request is given up."""
+    attempts: int = Field(5, ge=1)
+    """Tries per request, with growing pauses, before the stage ends with an error."""
+
+
 class Sampling(Section):
     temperature: float = Field(0.8, ge=0)
     """Softmax temperature; 0 is greedy."""
@@ -46,6 +69,24 @@ class Sampling(Section):
     """Nucleus of the distribution that is sampled from."""
     max_tokens: int = Field(300, ge=1)
     """Longest completion, in tokens."""
+
+
+class Price(Section):
+    prompt: float = Field(0.0, ge=0)
+    """US dollars per million prompt tokens that were not cached."""
+    cached: float | None = Field(None, ge=0)
+    """US dollars per million cached prompt tokens; null takes the price of the others."""
+    completion: float = Field(0.0, ge=0)
+    """US dollars per million completion tokens."""
+
+
+class EnginePool(Section):
+    replicas: int = Field(1, ge=1)
+    """Engines, each in a named Ray actor of its own."""
+    num_cpus: float = Field(1.0, ge=0)
+    """CPUs that one engine reserves."""
+    num_gpus: float | None = Field(None, ge=0)
+    """GPUs (logical ones on a CPU) that one engine reserves; null is tensor_parallel_size."""
 
 
 class VllmModel(Section):
@@ -69,6 +110,13 @@ class VllmModel(Section):
     """GPUs over which one engine is split."""
     enable_prefix_caching: bool = True
     """Keep the KV blocks of shared prompt prefixes."""
+    pool: EnginePool | None = None
+    """Engines of their own that all actors share. Null: in the actor that uses the model, or a pool
+    of one engine where a stage uses several vLLM models."""
+    stall_timeout_s: float = Field(300.0, gt=0)
+    """Seconds without a step while calls wait, after which an engine is replaced."""
+    price: Price = Price()
+    """What tokens cost."""
     trust_remote_code: bool = False
     """Run code that the checkpoint brings along. Off unless you have read that code."""
 
@@ -83,9 +131,13 @@ class OpenAIModel(Section):
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself is never written down."""
     timeout_s: float = Field(120.0, gt=0)
-    """Seconds after which one call is given up."""
+    """Seconds after which one attempt at a call is given up."""
+    deadline_s: float = Field(600.0, gt=0)
+    """Seconds after which no further attempt at a call is made."""
     max_concurrency: int = Field(32, ge=1)
-    """Most calls in flight from one actor."""
+    """Most calls in flight from one actor; fewer while the server says that it is busy."""
+    price: Price = Price()
+    """What tokens cost."""
     native_schema: bool = True
     """Whether the server constrains output to a JSON schema; if not, the answer is only parsed."""
 
@@ -122,8 +174,9 @@ class ActorPool(Section):
     """CPUs that one actor reserves."""
     num_gpus: float | None = Field(None, ge=0)
     """GPUs that one actor reserves; null counts its vLLM engines' tensor_parallel_size."""
-    in_flight: int = Field(16, ge=1)
-    """Rows (trees, cases or requests) that one actor works on at once."""
+    in_flight: int | None = Field(None, ge=1)
+    """Trees, cases or requests that one actor has open at once; null: as many as the load of its
+    engines allows."""
 
 
 class PoolGrowth(Section):
@@ -181,10 +234,19 @@ class PersonasConfig(Section):
 
 
 class DialogueConfig(Section):
-    turns: int = Field(10, ge=1)
+    turns: int = Field(10, ge=1, le=63)
     """Turns in one tree."""
     tries: int = Field(3, ge=1)
     """Tries per call before the tree is given up and becomes a row in errors."""
+    branching: Literal["spine", "both"] = "spine"
+    """Which replies a conversation goes on with: one at random (the paper), or one of each role."""
+    samples: int = Field(1, ge=1)
+    """Replies per reply role and turn; guided reply i is judged against unguided reply i."""
+    max_nodes: int = Field(4096, ge=3)
+    """Most nodes in one tree; what would be beyond it is cut, later turns first. Ten turns of both
+    are 3,069 nodes."""
+    part_size: int = Field(64, ge=1)
+    """Most trees in one file of the rollout; few trees are spread over more, smaller files."""
     sampling: Sampling = Sampling()
     """How user and assistant replies are sampled."""
     induction_max_tokens: int = Field(300, ge=16)
@@ -285,6 +347,8 @@ class Config(Section):
     """Where the run lies and what seeds it."""
     ray: RayConfig = RayConfig()
     """The cluster."""
+    storage: StorageConfig = StorageConfig()
+    """The server of s3:// paths."""
     models: dict[str, ModelConfig]
     """Named backends."""
     roles: Roles

@@ -11,6 +11,9 @@ from pydantic import ValidationError
 from aloe.config import Config
 from aloe.errors import UserError
 
+_SHORT = {"resume": "run.resume"}
+"""Keys that the command line also takes without their section."""
+
 
 def parse_overrides(arguments: list[str]) -> dict[str, Any]:
     """Turn ``["--dialogue.turns", "4"]`` or ``["--dialogue.turns=4"]`` into nested values.
@@ -36,7 +39,7 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise UserError(f"argument {flag}: {text!r} is not a YAML value") from error
         node = tree
-        *parents, leaf = key.split(".")
+        *parents, leaf = _SHORT.get(key, key).split(".")
         for part in parents:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):

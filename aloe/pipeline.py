@@ -17,7 +17,7 @@ from aloe.engines import check_models
 from aloe.engines.embedded import check_checkpoint
 from aloe.progress import say
 from aloe.runtime import check_address
-from aloe.storage import Manifest, Store, load_manifest
+from aloe.storage import Manifest, Store, load_manifest, run_store
 
 Stage = Callable[[Config, Store], Manifest]
 
@@ -45,7 +45,7 @@ def run_all(config: Config) -> bool:
         UserError: the configuration, a checkpoint, a server or the run folder is not usable; found
             out before Ray or a model starts.
     """
-    store = Store(config.run.dir)
+    store = run_store(config)
     store.check_reachable()
     fresh = [name for name in STAGES if not _complete(store, name)]
     if fresh:
@@ -60,7 +60,7 @@ def run_all(config: Config) -> bool:
 
 def run_one(config: Config, name: str) -> Manifest:
     """Run one stage; its inputs must be there."""
-    store = Store(config.run.dir)
+    store = run_store(config)
     store.check_reachable()
     if not _complete(store, name):
         prepare(config, store, [name])

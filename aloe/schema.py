@@ -14,15 +14,17 @@ import pyarrow as pa
 
 from aloe.errors import UserError
 
-VERSION = "1"
+VERSION = "2"
 
 USAGE_FIELDS = [
     pa.field("prompt_tokens", pa.int64()),
     pa.field("cached_tokens", pa.int64()),
+    pa.field("reusable_tokens", pa.int64()),
     pa.field("completion_tokens", pa.int64()),
     pa.field("seconds", pa.float64()),
+    pa.field("cost_usd", pa.float64()),
 ]
-"""What a call cost: tokens sent, of those from the prefix cache, tokens made, wall seconds."""
+"""What a call cost, see `aloe.engines.Completion`."""
 
 CALL = pa.struct(
     [
@@ -104,7 +106,9 @@ NODES = _table(
         ("node_id", pa.string()),
         ("parent_id", pa.string()),  # null for the first user message
         ("turn", pa.int32()),  # 1..K
+        ("branch", pa.int64()),  # 1 is the root; branch b goes on as 2b (spine) and 2b + 1
         ("role", pa.string()),  # user | guided | unguided
+        ("sample", pa.int32()),  # 0..n-1 among the replies of one role; null for user nodes
         ("text", pa.string()),
         ("on_spine", pa.bool_()),
         ("preferred", pa.bool_()),  # null for user nodes

@@ -61,7 +61,7 @@ def write_pools(store: Store, rng: random.Random) -> None:
     for pool, size in (("profile", 36), ("personality", 28)):
         rows = [_entry(pool, i, rng) for i in range(size)]
         store.write_table(f"personas/{files[pool]}.parquet", rows, POOL)
-    usage = Usage(14, 9_400, 5_100, 7_800, 310.0)
+    usage = Usage(14, 9_400, 5_100, completion_tokens=7_800, seconds=310.0)
     counts = {"profiles": 36, "personalities": 28}
     _finish(store, "personas", usage=usage, wall=160.0, counts=counts)
 
@@ -92,18 +92,30 @@ def _persona_text(pool: str, rng: random.Random) -> str:
     )
 
 
-def write_trees(store: Store, trees: int, turns: int, rng: random.Random) -> None:
-    for index in range(trees):
-        tree_id = stable_id("tree", index)
-        nodes = tree_nodes(tree_id, turns, rng, hostile=index % 2 == 0)
-        store.write_table(f"dialogue/nodes/{tree_id}.parquet", nodes, NODES)
+def write_trees(
+    store: Store, trees: int, turns: int, rng: random.Random, per_part: int = 2
+) -> None:
+    for first in range(0, trees, per_part):
+        nodes = []
+        for index in range(first, min(first + per_part, trees)):
+            nodes += tree_nodes(stable_id("tree", index), turns, rng, hostile=index % 2 == 0)
+        store.write_table(f"dialogue/nodes/part-{first:05d}.parquet", nodes, NODES)
     calls = trees * turns * 6
-    usage = Usage(calls, calls * 620, calls * 480, calls * 41, calls * 2.4)
+    usage = Usage(
+        calls, calls * 620, calls * 480, completion_tokens=calls * 41, seconds=calls * 2.4
+    )
     _finish(store, "dialogue", usage=usage, wall=410.0, counts={"trees": trees, "failed_trees": 2})
 
 
-def tree_nodes(tree_id: str, turns: int, rng: random.Random, hostile: bool) -> list[dict[str, Any]]:
-    """Rows of `aloe.schema.NODES` of one tree."""
+def tree_nodes(
+    tree_id: str,
+    turns: int,
+    rng: random.Random,
+    hostile: bool = False,
+    both: bool = False,
+    samples: int = 1,
+) -> list[dict[str, Any]]:
+    """Rows of `aloe.schema.NODES` of one tree; with ``both`` all of its replies branch."""
     persona = {
         "tree_id": tree_id,
         "persona_id": stable_id(tree_id),
@@ -113,23 +125,29 @@ def tree_nodes(tree_id: str, turns: int, rng: random.Random, hostile: bool) -> l
         "seed": 3,
         "fingerprint": "f" * 16,
     }
+    branches = range(1, 2**turns) if both else [2**turn for turn in range(turns)]
     nodes: list[dict[str, Any]] = []
-    parent = None
-    for turn in range(1, turns + 1):
+    going_on: dict[int, str | None] = {1: None}  # by branch, the reply that it answers
+    for branch in branches:
+        turn, spine = branch.bit_length(), branch.bit_count() == 1
         said = f"I spent the whole evening on {rng.choice(_HOBBIES)} again."
         said = HOSTILE_TEXT if hostile and turn == 2 else said
-        user = _node(persona, turn, "user", parent, said, on_spine=True)
-        user["calls"] = [_call("user", rng), _call("inducer", rng)]
+        user = _node(persona, branch, "user", going_on[branch], said)
+        user |= {"on_spine": spine, "calls": [_call("user", rng), _call("inducer", rng)]}
         user["induced_profile"] = f"Enjoys {rng.choice(_HOBBIES)}." if turn > 1 else None
-        carries_on = rng.choice(["guided", "unguided"])
-        replies = _replies(persona, turn, user["node_id"], carries_on, rng)
-        nodes += [user, *replies]
-        parent = next(reply["node_id"] for reply in replies if reply["on_spine"])
+        nodes.append(user)
+        roles = rng.sample(["guided", "unguided"], 2)
+        for sample in range(samples):
+            nodes += _replies(persona, branch, sample, user["node_id"], rng)
+        for child, role in enumerate(roles, start=2 * branch):
+            going_on[child] = _node_id(tree_id, branch, role, 0)
+        for node in nodes[-2 * samples :]:
+            node["on_spine"] = spine and node["node_id"] == going_on[2 * branch]
     return nodes
 
 
 def _replies(
-    persona: dict[str, Any], turn: int, parent: str, carries_on: str, rng: random.Random
+    persona: dict[str, Any], branch: int, sample: int, parent: str, rng: random.Random
 ) -> list[dict[str, Any]]:
     first, second = rng.random(), rng.random()  # P(guided preferred) in each order
     mean = (first + second) / 2
@@ -137,26 +155,36 @@ def _replies(
     nodes = []
     for role, (probability, shown_first) in judged.items():
         said = f"That sounds lovely. How long have you been at it? A {role} guess: for years."
-        node = _node(persona, turn, role, parent, said, on_spine=role == carries_on)
+        node = _node(persona, branch, role, parent, said, sample)
         node |= {"judge_probability": probability, "judge_shown_first": shown_first}
-        node |= {"preferred": probability > 0.5, "judge_agrees": (first > 0.5) == (second > 0.5)}
+        preferred = (mean > 0.5) == (role == "guided")
+        node |= {"preferred": preferred, "judge_agrees": (first > 0.5) == (second > 0.5)}
         node["calls"] = [_call(role, rng)] + [_call("judge", rng) for _ in range(role == "guided")]
         nodes.append(node)
     return nodes
 
 
 def _node(
-    persona: dict[str, Any], turn: int, role: str, parent: str | None, text: str, on_spine: bool
+    persona: dict[str, Any],
+    branch: int,
+    role: str,
+    parent: str | None,
+    text: str,
+    sample: int | None = None,
 ) -> dict[str, Any]:
-    node_id = stable_id(persona["tree_id"], turn, role)
     return persona | {
-        "node_id": node_id,
+        "node_id": _node_id(persona["tree_id"], branch, role, sample),
         "parent_id": parent,
-        "turn": turn,
+        "turn": branch.bit_length(),
+        "branch": branch,
         "role": role,
+        "sample": sample,
         "text": text,
-        "on_spine": on_spine,
     }
+
+
+def _node_id(tree_id: str, branch: int, role: str, sample: int | None) -> str:
+    return stable_id(tree_id, branch, role, sample)
 
 
 def _call(role: str, rng: random.Random) -> dict[str, Any]:
@@ -167,8 +195,10 @@ def _call(role: str, rng: random.Random) -> dict[str, Any]:
         "tries": rng.choice([1, 1, 1, 2]),
         "prompt_tokens": rng.randint(200, 1400),
         "cached_tokens": rng.randint(0, 180),
+        "reusable_tokens": 180,
         "completion_tokens": rng.randint(8, 60),
         "seconds": rng.uniform(0.5, 4.0),
+        "cost_usd": 0.0,
     }
 
 
@@ -243,7 +273,7 @@ def write_evaluation(store: Store, turns: int) -> None:
         "dpo": {"al_mean": _estimate(0.68, 0.3), "ir": _estimate(0.07, 0.03)},
     }
     results = {"baseline": "base", "scale": [1, 5], "policies": policies, "paired": paired}
-    usage = Usage(1440, 1_220_000, 900_000, 39_000, 2600.0)
+    usage = Usage(1440, 1_220_000, 900_000, completion_tokens=39_000, seconds=2600.0)
     _finish(store, "evaluation", usage=usage, wall=380.0, counts={"cases": 24}, results=results)
 
 

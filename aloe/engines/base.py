@@ -29,6 +29,8 @@ class Request:
     seed: int = 0
     choices: tuple[str, ...] = ()
     json_schema: Mapping[str, Any] | None = None
+    conversation: str = ""
+    """Tree or case that the call belongs to: a pool sends all of its calls to one engine."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,32 @@ class Completion:
     """Prompt tokens that the engine served from its prefix cache."""
     completion_tokens: int
     seconds: float
+    reusable_tokens: int = 0
+    """Prompt tokens that an unlimited prefix cache could have served; 0 if the engine has none."""
+    cost_usd: float = 0.0
+    """Price of the call, by the model's ``price`` in the configuration."""
     choice_logprobs: dict[str, float] = field(default_factory=dict)
     """Choice -> natural log of its probability among the choices (they sum to 1)."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """How busy an engine is now; what `aloe.engines.admission` decides on."""
+
+    running: int
+    """Calls that are being computed."""
+    waiting: int
+    """Calls that the engine has taken but not begun."""
+    capacity: int
+    """Most calls that it computes at once."""
+    kv_usage: float = 0.0
+    """Share of the KV cache that running calls hold, in [0, 1]."""
+    preemptions: int = 0
+    """Calls that lost their KV cache to others, since the engine started."""
+    reusable_tokens: int = 0
+    """Sum of `Completion.reusable_tokens` since the engine started."""
+    cached_tokens: int = 0
+    """Sum of `Completion.cached_tokens` since the engine started."""
 
 
 class Engine(Protocol):
@@ -57,6 +83,14 @@ class Engine(Protocol):
             EngineError: this call failed; another try may work.
             EngineDied: no call can work any more.
         """
+        ...
+
+    def load(self) -> Load:
+        """How busy the engine is."""
+        ...
+
+    def release(self, conversation: str) -> None:
+        """A conversation has ended: what was kept for it is dropped."""
         ...
 
     def close(self) -> None:

@@ -1,58 +1,231 @@
-"""Rows through a pool of Ray Data actors, as they finish.
+"""Engines of their own: pools of named Ray actors that all actors of a cluster share.
 
-One row per block, so that Ray Data hands rows out one by one and a finished row leaves its actor
-at once; within an actor every row is its own coroutine (see `ActorPool.in_flight`).
+A conversation stays with one engine, whose prefix cache knows it; a new one goes to the engine that
+is least loaded. Names follow from the model's settings, so that rollout, evaluation and training
+find the same pool, also from different processes of one Ray cluster.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import asyncio
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-from aloe.config import ActorPool
+from aloe.config import EnginePool, ModelConfig, StorageConfig, VllmModel
+from aloe.engines.base import Completion, Engine, Load, Request
+from aloe.errors import EngineDied, EngineError
+from aloe.schema import stable_id
+from aloe.storage import use_storage
 
-if TYPE_CHECKING:
-    import ray.data
+NAMESPACE = "aloe"
+
+Pools = dict[str, list[Any]]
+"""Model name -> handles of its `EngineReplica` actors; picklable."""
+
+_LOOK_EVERY_S = 1.0
+_DEATHS_PER_CALL = 3
+_CALLS_AT_ONCE = 4096
+_CLOSE_WITHIN_S = 30.0
 
 
-def run_rows(
-    rows: list[dict[str, Any]],
-    worker: type,
-    arguments: dict[str, Any],
-    pool: ActorPool,
-    num_gpus: float,
-) -> Iterator[dict[str, Any]]:
-    """Give each row to an actor of ``worker`` and yield its output rows in the order they finish.
+def pooled_models(models: Mapping[str, ModelConfig]) -> dict[str, VllmModel]:
+    """Those of a stage's models that get engines of their own, each with its ``pool`` filled in.
+
+    That is who has a ``pool`` in the configuration, and everyone where a stage uses several vLLM
+    models: engines that do not know of each other would fight for one device.
+    """
+    vllm = {name: model for name, model in models.items() if isinstance(model, VllmModel)}
+    several = len(set(vllm.values())) > 1
+    return {
+        name: model.model_copy(update={"pool": model.pool or EnginePool()})
+        for name, model in vllm.items()
+        if model.pool or several
+    }
+
+
+def pool_resources(pooled: Mapping[str, VllmModel]) -> tuple[float, float]:
+    """(Logical) GPUs and CPUs that the pools of these models reserve in all."""
+    places = [_placement(model) for model in set(pooled.values())]
+    gpus = sum(float(place["replicas"] * place["num_gpus"]) for place in places)
+    return gpus, sum(float(place["replicas"] * place["num_cpus"]) for place in places)
+
+
+@contextmanager
+def open_pools(pooled: Mapping[str, VllmModel], storage: StorageConfig) -> Iterator[Pools]:
+    """Start the pools of these models or join those that are there; close what was started.
 
     Args:
-        rows: flat dicts with the same keys.
-        worker: class whose ``async def __call__(self, batch)`` is an async generator that takes
-            and yields batches of one row (dict of arrays).
-        arguments: keyword arguments of the worker's constructor.
-        pool: how many actors, with what, and how many rows each has in flight.
-        num_gpus: (logical) GPUs per actor, see `aloe.engines.gpus_for`.
+        pooled: see `pooled_models`.
+
+    Raises:
+        EngineDied: an engine cannot start.
     """
-    import ray.data
+    import ray
 
-    _quiet(ray.data.DataContext.get_current())
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        worker,
-        fn_constructor_kwargs=arguments,
-        batch_size=1,
-        num_cpus=pool.num_cpus,
-        num_gpus=num_gpus,
-        compute=ray.data.ActorPoolStrategy(
-            min_size=pool.min,
-            max_size=pool.max,
-            max_tasks_in_flight_per_actor=pool.in_flight,
-            max_concurrent_calls_per_actor=pool.in_flight,
-        ),
-    )
-    yield from dataset.iter_rows()
+    started: list[Any] = []
+    pools: Pools = {}
+    try:
+        for name, model in pooled.items():
+            pools[name] = []
+            for index in range(_placement(model)["replicas"]):
+                replica, is_new = _replica(name, model, index, storage)
+                pools[name].append(replica)
+                started += [replica] if is_new else []
+        for name, replicas in pools.items():
+            try:
+                ray.get([replica.load.remote() for replica in replicas])
+            except ray.exceptions.RayActorError as error:
+                last_line = str(error).strip().splitlines()[-1]
+                raise EngineDied(f"model {name}: its engine cannot start: {last_line}") from error
+        yield pools
+    finally:
+        closing = [replica.close.remote() for replica in started]
+        if closing:
+            ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_WITHIN_S)
+        for replica in started:
+            ray.kill(replica)
 
 
-def _quiet(context: ray.data.DataContext) -> None:
-    context.enable_progress_bars = False  # aloe.progress shows trees, tokens and time left
-    context.execution_options.preserve_order = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+def _replica(name: str, model: VllmModel, index: int, storage: StorageConfig) -> tuple[Any, bool]:
+    """Handle of one engine of a pool, and whether it was started by this call."""
+    import ray
+
+    place = _placement(model)
+    label = f"engine-{stable_id(model.model_dump(mode='json'))}-{index}"
+    try:
+        return ray.get_actor(label, namespace=NAMESPACE), False
+    except ValueError:  # nobody has that name
+        pass
+    remote: Any = ray.remote(EngineReplica)
+    options = {
+        "name": label,
+        "namespace": NAMESPACE,
+        "get_if_exists": True,
+        "num_cpus": place["num_cpus"],
+        "num_gpus": place["num_gpus"],
+        "max_restarts": -1,
+        "max_concurrency": _CALLS_AT_ONCE,
+    }
+    return remote.options(**options).remote(name, model, storage), True
+
+
+def _placement(model: VllmModel) -> dict[str, Any]:
+    pool = model.pool or EnginePool()
+    gpus = model.tensor_parallel_size if pool.num_gpus is None else pool.num_gpus
+    return {"replicas": pool.replicas, "num_cpus": pool.num_cpus, "num_gpus": gpus}
+
+
+class EngineReplica:
+    """Ray actor: one engine of a pool."""
+
+    def __init__(self, name: str, model: VllmModel, storage: StorageConfig) -> None:
+        from aloe.engines.start import start_vllm
+
+        use_storage(storage)
+        # A pool is for several engines: on a CPU none of them may claim the cores.
+        self._engine: Engine = start_vllm(name, model, share_cores=True)
+
+    async def complete(self, request: Request) -> Completion:
+        return await self._engine.complete(request)
+
+    async def load(self) -> Load:
+        return self._engine.load()
+
+    async def release(self, conversation: str) -> None:
+        self._engine.release(conversation)
+
+    async def pid(self) -> int:
+        """Process id of the actor."""
+        return os.getpid()
+
+    async def close(self) -> None:
+        self._engine.close()
+
+
+class PooledEngine:
+    """One model behind the engines of its pool."""
+
+    def __init__(self, name: str, replicas: Sequence[Any]) -> None:
+        self._name, self._replicas = name, list(replicas)
+        self._homes: dict[str, int] = {}
+        self._loads = [Load(0, 0, 1)] * len(self._replicas)
+        self._sent = [0] * len(self._replicas)  # conversations since the last look
+        self._looked_at = -_LOOK_EVERY_S
+        self._looking: asyncio.Task[None] | None = None
+
+    async def complete(self, request: Request) -> Completion:
+        from ray.exceptions import RayActorError
+
+        await self._look()
+        for _ in range(_DEATHS_PER_CALL):
+            home = self._home(request.conversation)
+            try:
+                completion: Completion = await self._replicas[home].complete.remote(request)
+                return completion
+            except RayActorError:
+                # Ray starts it again; where there are others, the conversation moves to one.
+                self._homes.pop(request.conversation, None)
+                self._sent[home] += _CALLS_AT_ONCE
+                await asyncio.sleep(_LOOK_EVERY_S)
+        raise EngineError(f"{self._name}: {_DEATHS_PER_CALL} engines were lost during this call")
+
+    def _home(self, conversation: str) -> int:
+        if conversation in self._homes:
+            return self._homes[conversation]
+
+        def work(index: int) -> int:
+            load = self._loads[index]
+            return load.running + load.waiting + self._sent[index]
+
+        home = min(range(len(self._replicas)), key=work)
+        self._sent[home] += 1
+        if conversation:
+            self._homes[conversation] = home
+        return home
+
+    async def _look(self) -> None:
+        """Ask the engines for their load now and then; only the very first call waits for it."""
+        if time.monotonic() - self._looked_at < _LOOK_EVERY_S or self._looking is not None:
+            return
+        first, self._looked_at = self._looked_at < 0, time.monotonic()
+        self._looking = asyncio.create_task(self._ask_loads())
+        if first:
+            await self._looking
+
+    async def _ask_loads(self) -> None:
+        from ray.exceptions import RayActorError
+
+        async def ask(index: int) -> None:
+            try:
+                self._loads[index] = await self._replicas[index].load.remote()
+                self._sent[index] = 0
+            except RayActorError:
+                pass  # it is being started again; its calls say so
+
+        try:
+            await asyncio.gather(*map(ask, range(len(self._replicas))))
+        finally:
+            self._looking = None
+
+    def load(self) -> Load:
+        """Sum over the pool; the fullest engine's KV usage."""
+        return Load(
+            running=sum(load.running for load in self._loads),
+            waiting=sum(load.waiting for load in self._loads),
+            capacity=sum(load.capacity for load in self._loads),
+            kv_usage=max(load.kv_usage for load in self._loads),
+            preemptions=sum(load.preemptions for load in self._loads),
+            reusable_tokens=sum(load.reusable_tokens for load in self._loads),
+            cached_tokens=sum(load.cached_tokens for load in self._loads),
+        )
+
+    def release(self, conversation: str) -> None:
+        home = self._homes.pop(conversation, None)
+        if home is not None:
+            self._replicas[home].release.remote(conversation)
+
+    def close(self) -> None:
+        return None  # the pool belongs to whoever opened it

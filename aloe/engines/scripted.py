@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aloe.config import ScriptedModel
-from aloe.engines.base import Completion, Request
+from aloe.engines.base import Completion, Load, Request
 from aloe.schema import derive_seed
 
 _WORDS = [
@@ -77,6 +77,12 @@ class ScriptedEngine:
             seconds=self._latency_s,
             choice_logprobs=logprobs,
         )
+
+    def load(self) -> Load:
+        return Load(0, 0, 64)
+
+    def release(self, conversation: str) -> None:
+        return None
 
     def close(self) -> None:
         return None

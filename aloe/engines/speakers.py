@@ -1,4 +1,4 @@
-"""The engines that one actor holds: one per distinct model, shared by all roles that name it."""
+"""The engines that one actor speaks through: one per distinct model, shared by all its roles."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from aloe.config import ActorPool, ModelConfig, OpenAIModel, ScriptedModel, VllmModel
-from aloe.engines.base import Engine
+from aloe.engines.base import Engine, Load
+from aloe.engines.pool import PooledEngine, Pools
+from aloe.engines.start import start_engine
 
 
 class Speakers:
     """Engines by model name. Two names with the same settings share one engine.
 
-    Engines start at the first `get`, inside the event loop that will use them.
+    Engines start at the first `get`, inside the event loop that will use them; those of a pool are
+    there already.
     """
 
-    def __init__(self, models: Mapping[str, ModelConfig]) -> None:
-        self._models = dict(models)
+    def __init__(self, models: Mapping[str, ModelConfig], pools: Pools | None = None) -> None:
+        """Start nothing yet.
+
+        Args:
+            pools: engines outside this process, see `aloe.engines.pool.open_pools`.
+        """
+        self._models, self._pools = dict(models), pools or {}
         self._engines: dict[ModelConfig, asyncio.Future[Engine]] = {}
 
     async def get(self, name: str) -> Engine:
@@ -26,7 +34,7 @@ class Speakers:
             future: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
             self._engines[model] = future
             try:
-                future.set_result(await asyncio.to_thread(_start, name, model, self._vllm_count()))
+                future.set_result(await self._start(name, model))
             except Exception as error:
                 del self._engines[model]
                 future.set_exception(error)
@@ -34,36 +42,42 @@ class Speakers:
                 raise
         return await self._engines[model]
 
-    def _vllm_count(self) -> int:
-        return len({m for m in self._models.values() if isinstance(m, VllmModel)})
+    async def of_roles(self, roles: Mapping[str, str]) -> dict[str, Engine]:
+        """Engine by role, from model name by role."""
+        return {role: await self.get(name) for role, name in roles.items()}
+
+    async def _start(self, name: str, model: ModelConfig) -> Engine:
+        if name in self._pools:
+            return PooledEngine(name, self._pools[name])
+        vllm = {m for m in self._models.values() if isinstance(m, VllmModel)}
+        return await asyncio.to_thread(start_engine, name, model, len(vllm) > 1)
+
+    def _started(self) -> list[Engine]:
+        every = self._engines.values()
+        return [future.result() for future in every if future.done() and not future.exception()]
+
+    def loads(self) -> list[Load]:
+        """How busy each engine is that has started."""
+        return [engine.load() for engine in self._started()]
+
+    def release(self, conversation: str) -> None:
+        """Tell every engine that a conversation has ended."""
+        for engine in self._started():
+            engine.release(conversation)
 
     def close(self) -> None:
         """Close every engine that was started."""
-        started, self._engines = list(self._engines.values()), {}
-        for future in started:
-            if future.done() and not future.exception():
-                future.result().close()
-
-
-def _start(name: str, model: ModelConfig, vllm_engines: int) -> Engine:
-    # Each backend's import is heavy and only needed by actors that use it.
-    match model:
-        case VllmModel():
-            from aloe.engines.vllm import VllmEngine
-
-            return VllmEngine(name, model, share_cores=vllm_engines > 1)
-        case OpenAIModel():
-            from aloe.engines.openai import OpenAIEngine
-
-            return OpenAIEngine(name, model)
-        case ScriptedModel():
-            from aloe.engines.scripted import ScriptedEngine
-
-            return ScriptedEngine(name, model)
+        started, self._engines = self._started(), {}
+        for engine in started:
+            engine.close()
 
 
 def gpus_for(pool: ActorPool, models: Iterable[ModelConfig]) -> float:
-    """GPUs (logical ones on a CPU) that one actor with these models reserves."""
+    """GPUs (logical ones on a CPU) that one actor reserves.
+
+    Args:
+        models: those whose engines live in the actor, not in a pool.
+    """
     if pool.num_gpus is not None:
         return pool.num_gpus
     engines = {model for model in models if isinstance(model, VllmModel)}

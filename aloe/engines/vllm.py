@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from aloe.config import VllmModel
-from aloe.engines.base import Completion, Message, Request
+from aloe.engines.base import Completion, Load, Message, Request
 from aloe.engines.embedded import resolve_checkpoint
+from aloe.engines.prefix import PrefixIndex
+from aloe.engines.price import cost_usd
+from aloe.engines.vllm_stats import EngineStats
 from aloe.errors import EngineDied, EngineError, MalformedAnswer, UserError
 from aloe.runtime import cores, has_gpu
 
@@ -63,7 +66,7 @@ class VllmEngine:
             enable_prefix_caching=model.enable_prefix_caching,
             trust_remote_code=model.trust_remote_code,
             enforce_eager=not on_gpu,
-            disable_log_stats=True,
+            disable_log_stats=False,
             generation_config="vllm",  # sampling is the request's, not the checkpoint's
             max_logprobs=_MAX_CHOICES,
             # A small model fills free whitespace without end.
@@ -72,24 +75,30 @@ class VllmEngine:
             ),
             **({} if on_gpu else cpu_only),
         )
-        self._name, self._max_model_len = name, model.max_model_len
-        self._llm = AsyncLLM.from_engine_args(arguments)
+        self._name, self._model = name, model
+        self._stats = EngineStats()
+        self._llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._stats.logger])
         self._tokenizer = self._llm.get_tokenizer()
         self._ids = itertools.count()
+        self._prefixes = PrefixIndex(model.block_size)
+        self._reusable = self._cached = 0
 
     async def complete(self, request: Request) -> Completion:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         prompt = self.token_ids(request.messages)
-        room = self._max_model_len - len(prompt)
+        room = self._model.max_model_len - len(prompt)
         if room < 1:
             raise EngineError(
                 f"{self._name}: prompt of {len(prompt)} tokens leaves no room in max_model_len "
-                f"{self._max_model_len}"
+                f"{self._model.max_model_len}"
             )
         choice_ids = {choice: self._single_token(choice) for choice in request.choices}
         params = _sampling(request, min(request.max_tokens, room), choice_ids)
+        reusable = self._prefixes.reusable(prompt)
+        self._prefixes.add(prompt, request.conversation)
         start, output = time.monotonic(), None
+        self._stats.submitted()
         try:
             async for output in self._llm.generate(  # noqa: B007  (the last one is wanted)
                 {"prompt_token_ids": prompt}, params, f"{self._name}-{next(self._ids)}"
@@ -101,16 +110,20 @@ class VllmEngine:
             raise EngineError(f"{self._name}: {type(error).__name__}: {error}") from error
         if output is None:
             raise EngineError(f"{self._name}: the engine gave no output")
-        answer = output.outputs[0]
+        answer, cached = output.outputs[0], output.num_cached_tokens or 0
+        self._prefixes.add([*prompt, *answer.token_ids], request.conversation)
+        self._reusable, self._cached = self._reusable + reusable, self._cached + cached
         logprobs = answer.logprobs[0] if request.choices and answer.logprobs else {}
         return Completion(
             text=answer.text,
             model=self._name,
             finish_reason=answer.finish_reason or "",
             prompt_tokens=len(prompt),
-            cached_tokens=output.num_cached_tokens or 0,
+            cached_tokens=cached,
+            reusable_tokens=reusable,
             completion_tokens=len(answer.token_ids),
             seconds=time.monotonic() - start,
+            cost_usd=cost_usd(self._model.price, len(prompt), cached, len(answer.token_ids)),
             choice_logprobs=_normalised(logprobs, choice_ids) if request.choices else {},
         )
 
@@ -125,6 +138,30 @@ class VllmEngine:
     async def forget_prefixes(self) -> None:
         """Empty the prefix cache, for measurements."""
         await self._llm.reset_prefix_cache()
+        self._prefixes.clear()
+
+    def load(self) -> Load:
+        return Load(
+            running=self._stats.running,
+            waiting=self._stats.waiting,
+            capacity=self._model.max_num_seqs,
+            kv_usage=self._stats.kv_usage,
+            preemptions=self._stats.preemptions,
+            reusable_tokens=self._reusable,
+            cached_tokens=self._cached,
+        )
+
+    def release(self, conversation: str) -> None:
+        self._prefixes.release(conversation)
+
+    def stalled_s(self) -> float:
+        """Seconds since the engine last made a step or took its first call."""
+        return self._stats.silent_s()
+
+    @property
+    def stats(self) -> EngineStats:
+        """vLLM's own counters."""
+        return self._stats
 
     def close(self) -> None:
         # Without this the core's death is reported as an error at the end of a good run.

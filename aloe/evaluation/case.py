@@ -9,7 +9,7 @@ from typing import Any
 from aloe.config import EvaluationConfig
 from aloe.engines import Engine, Message
 from aloe.errors import CallFailed
-from aloe.roles import Persona, expected_score, reply, say_user, score
+from aloe.roles import Persona, expected_score, reply, say_user, score, within
 from aloe.schema import derive_seed
 
 
@@ -46,12 +46,13 @@ async def play_case(
     Raises:
         CaseFailed: one call had no usable answer in ``config.tries`` tries.
     """
+    speakers = within(engines, case.case_id)
     history: list[Message] = []
     rows: list[dict[str, Any]] = []
     for turn in range(1, config.turns + 1):
         calls: list[dict[str, Any]] = []
         try:
-            row = await _play_turn(case, turn, history, engines, config, calls)
+            row = await _play_turn(case, turn, history, speakers, config, calls)
         except CallFailed as error:
             spent = [call for row in rows for call in row["calls"]] + calls
             raise CaseFailed(_error_row(case, turn, error, spent)) from error

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from aloe.config import Config, speaker_settings
+from aloe.config import Config, ModelConfig, VllmModel, speaker_settings
 from aloe.engines import check_models, gpus_for
-from aloe.engines.pool import run_rows
+from aloe.engines.actors import most_open, run_rows
+from aloe.engines.pool import Pools, open_pools, pool_resources, pooled_models
 from aloe.errors import StageFailed, UserError
 from aloe.evaluation.policies import cast_of, policy_model, stages_before
 from aloe.evaluation.results import benchmark_results, cases_by_policy
@@ -36,7 +38,13 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
         UserError: a checkpoint or server is missing, or there are no held-out personas.
         StageFailed: more than ``run.max_error_rate`` of the cases failed, or all of one policy's.
     """
-    manifest = stage_manifest(store, STAGE, _settings(config, store), after=stages_before(config))
+    manifest = stage_manifest(
+        store,
+        STAGE,
+        _settings(config, store),
+        after=stages_before(config),
+        resume=config.run.resume,
+    )
     if manifest.complete:
         return manifest
     started = time.monotonic()
@@ -112,7 +120,11 @@ def _case_rows(config: Config, store: Store, policy: str, fingerprint: str) -> l
 
 
 def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
-    """Play what is missing, one policy after the other: one policy's engine in memory at a time."""
+    """Play what is missing, one policy after the other.
+
+    Simulator and judge keep their engines for all of them; of the policies only one has engines at
+    a time.
+    """
     done = store.finished(STAGE, "scores") | store.finished(STAGE, "errors")
     todo = {
         policy: missing
@@ -121,20 +133,54 @@ def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
     }
     if not todo:
         return
-    models = {policy: list(cast_of(config, store, policy)[1].values()) for policy in todo}
-    for cast in models.values():
-        check_models(cast)
+    casts = {policy: cast_of(config, store, policy)[1] for policy in todo}
+    everyone = {name: model for cast in casts.values() for name, model in cast.items()}
+    check_models(everyone.values())
+    pooled = pooled_models(everyone)
+    lasting = {name: model for name, model in pooled.items() if name in config.models}
     connect(config.ray)
-    pool = config.evaluation.actors
-    gpus = {policy: gpus_for(pool, cast) for policy, cast in models.items()}
-    most = max(gpus.values()) * pool.min
-    require_resources(config.ray, "evaluation.actors", most, pool.num_cpus * pool.min)
+    _require(config, pooled, lasting, casts)
     total, left = sum(map(len, cases.values())), sum(map(len, todo.values()))
-    with meter("benchmark cases", total, total - left) as advance:
+    with (
+        open_pools(lasting, config.storage) as pools,
+        meter("benchmark cases", total, total - left) as advance,
+    ):
         for policy, rows in todo.items():
-            arguments = {"config": config, "store": store, "policy": policy}
-            for row in run_rows(rows, CaseWorker, arguments, pool, gpus[policy]):
-                advance(1, int(row["completion_tokens"]))
+            own = {name: m for name, m in pooled.items() if name in casts[policy].keys() - lasting}
+            with open_pools(own, config.storage) as more:
+                for tokens in _play_policy(config, store, policy, rows, {**pools, **more}):
+                    advance(1, tokens)
+
+
+def _require(
+    config: Config,
+    pooled: dict[str, VllmModel],
+    lasting: dict[str, VllmModel],
+    casts: dict[str, dict[str, ModelConfig]],
+) -> None:
+    """Refuse at once what the cluster can never place: see `require_resources`."""
+    actors = config.evaluation.actors
+    for cast in casts.values():
+        gpus, cpus = pool_resources(lasting | {n: m for n, m in pooled.items() if n in cast})
+        inside = gpus_for(actors, (model for name, model in cast.items() if name not in pooled))
+        require_resources(
+            config.ray,
+            "evaluation.actors",
+            gpus + inside * actors.min,
+            cpus + actors.num_cpus * actors.min,
+        )
+
+
+def _play_policy(
+    config: Config, store: Store, policy: str, rows: list[Row], pools: Pools
+) -> Iterator[int]:
+    """Play a policy's cases; yields the completion tokens of each as it ends."""
+    actors, cast = config.evaluation.actors, cast_of(config, store, policy)[1]
+    gpus = gpus_for(actors, (model for name, model in cast.items() if name not in pools))
+    arguments = {"config": config, "store": store, "policy": policy, "pools": pools}
+    in_flight = most_open(actors, cast.values())
+    for row in run_rows(rows, CaseWorker, arguments, actors, gpus, in_flight):
+        yield int(row["completion_tokens"])
 
 
 def _check_failures(config: Config, store: Store, cases: dict[str, list[Row]]) -> int:

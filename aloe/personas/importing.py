@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import fsspec
-
 from aloe.errors import UserError
 from aloe.personas.lexicon import KINDS, off_topic
 from aloe.progress import say
+from aloe.storage import read_bytes, write_bytes
 
 _NAMED_LINES = 5
 _JSON_SPACE = " \t\r"
@@ -94,16 +93,14 @@ def import_pool(paths: Iterable[str], kind: str, out: str) -> ImportReport:
 def _write_pool(texts: Iterable[str], path: str) -> None:
     body = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
     try:
-        with fsspec.open(path, "wb") as file:
-            file.write(body.encode())
+        write_bytes(path, body.encode())
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _lines(path: str) -> list[bytes]:
     try:
-        with fsspec.open(path, "rb") as file:
-            data: bytes = file.read()
+        data = read_bytes(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     # Not splitlines(): JSON strings may hold U+2028 and its like.

@@ -11,7 +11,8 @@ from typing import Any
 
 from aloe.config import Config, PersonasConfig, speaker_settings, speakers_of
 from aloe.engines import gpus_for
-from aloe.engines.pool import run_rows
+from aloe.engines.actors import most_open, run_rows
+from aloe.engines.pool import open_pools, pool_resources, pooled_models
 from aloe.errors import StageFailed
 from aloe.personas.encode import check_encoder
 from aloe.personas.growth import GrowingPool, growth_of, pool_rows
@@ -48,7 +49,7 @@ def expand_personas(config: Config, store: Store) -> Manifest:
         StageFailed: more than ``run.max_error_rate`` of the requests failed.
     """
     starting = check_personas(config)
-    manifest = stage_manifest(store, STAGE, _settings(config, starting))
+    manifest = stage_manifest(store, STAGE, _settings(config, starting), resume=config.run.resume)
     if manifest.complete:
         return manifest
     started = time.monotonic()
@@ -145,27 +146,34 @@ def _grow(
 
     connect(config.ray)
     settings, actors = config.personas, config.personas.actors
-    gpus = gpus_for(actors, speakers_of(config, [settings.writer]).values())
+    models = speakers_of(config, [settings.writer])
+    pooled = pooled_models(models)
+    gpus = gpus_for(actors, (model for name, model in models.items() if name not in pooled))
+    pool_gpus, pool_cpus = pool_resources(pooled)
     require_resources(
         config.ray,
         "personas.actors",
-        actors.min * gpus,
-        actors.min * actors.num_cpus + _KEEPER_CPUS,
+        actors.min * gpus + pool_gpus,
+        actors.min * actors.num_cpus + _KEEPER_CPUS + pool_cpus,
     )
+    in_flight = most_open(actors, models.values())
     begin = {kind: starting[kind] for kind in KINDS if not pools[kind].texts}
     keeper: Any = (
         ray.remote(PoolKeeper)
         # Rows that wait for a round must leave room for those that bring it.
-        .options(num_cpus=_KEEPER_CPUS, max_concurrency=2 * actors.max * actors.in_flight + 8)
+        .options(num_cpus=_KEEPER_CPUS, max_concurrency=2 * actors.max * in_flight + 8)
         .remote(settings, config.run.seed, store, rounds, begin)
     )
-    arguments = {"config": config, "keeper": keeper}
     total = sum(growth_of(kind, settings).size for kind in KINDS)
-    with meter("persona pools", total, sum(len(pool.texts) for pool in pools.values())) as advance:
+    with (
+        open_pools(pooled, config.storage) as engines,
+        meter("persona pools", total, sum(len(pool.texts) for pool in pools.values())) as advance,
+    ):
         advance(ray.get(keeper.start.remote()))
         left = sum(settings.max_rounds - max(pool.round, 0) for pool in pools.values())
         tickets = [{"ticket": number} for number in range(left * settings.requests_per_round)]
-        for row in run_rows(tickets, PersonaWriter, arguments, actors, gpus):
+        arguments = {"config": config, "keeper": keeper, "pools": engines}
+        for row in run_rows(tickets, PersonaWriter, arguments, actors, gpus, in_flight):
             advance(int(row["accepted"]), int(row["completion_tokens"]))
     ray.kill(keeper)
 

@@ -1,8 +1,9 @@
-"""The dataset card (README.md) of an exported data set."""
+"""The README.md of an exported data set."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from aloe.roles.prompts import render
@@ -10,7 +11,7 @@ from aloe.schema import VERSION
 from aloe.storage import Store, load_manifest
 
 
-def dataset_card(store: Store, sizes: dict[str, dict[str, int]]) -> str:
+def dataset_card(store: Store, sizes: Mapping[str, Mapping[str, int]]) -> str:
     """Markdown with the YAML head that Hugging Face `datasets` reads.
 
     Args:
@@ -22,6 +23,7 @@ def dataset_card(store: Store, sizes: dict[str, dict[str, int]]) -> str:
         "sizes": sizes,
         "schema_version": VERSION,
         "trees": dialogue.counts.get("trees") if dialogue else None,
+        "shape": dialogue.settings.get("dialogue", {}) if dialogue else {},
         "agreement": dialogue.results.get("judge_agreement") if dialogue else None,
         "models": {
             r: m.get("path", m.get("model", m["backend"]))
@@ -33,3 +35,14 @@ def dataset_card(store: Store, sizes: dict[str, dict[str, int]]) -> str:
         "seed": record.get("seed"),
     }
     return render("preferences/card.md.jinja", **values) + "\n"
+
+
+def published_card(conversations: Mapping[str, int], left_out: int) -> str:
+    """Markdown that says what the published format holds of a run.
+
+    Args:
+        conversations: lines by split.
+        left_out: turns on branches beside the spines, which the format has no place for.
+    """
+    values = {"conversations": conversations, "left_out": left_out}
+    return render("preferences/published.md.jinja", **values) + "\n"

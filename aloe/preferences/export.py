@@ -1,24 +1,30 @@
-"""A run's data in the formats of other tools."""
+"""A run's data in the formats of other tools. All of them are written row by row."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from aloe.preferences.card import dataset_card
-from aloe.preferences.rows import Node, split_trees, walk
-from aloe.schema import NODES, PAIRS, SFT
+from aloe.preferences.card import dataset_card, published_card
+from aloe.preferences.rows import Node, read_trees, walk
+from aloe.schema import PAIRS, SFT
 from aloe.storage import Store, require_stage
+from aloe.storage.tables import Row, new_file, new_table, read_rows
+
+_SPLITS = ("train", "validation")
 
 
 def export_run(store: Store, kind: str, target: Store) -> list[str]:
     """Write a run's preference data in another tool's format.
 
     Args:
-        kind: one of `FORMATS`. ``aloe``: the published JSONL, one conversation per line.
-            ``openrlhf``: JSONL for its SFT and DPO command lines. ``trl``: conversational JSONL for
-            SFTTrainer and DPOTrainer. ``hf``: a folder that `datasets.load_dataset` opens.
+        kind: one of `FORMATS`. ``aloe``: the published JSONL, one conversation per line, which is
+            the spine of a tree. ``openrlhf``: JSONL for its SFT and DPO command lines. ``trl``:
+            conversational JSONL for SFTTrainer and DPOTrainer. ``hf``: a folder that
+            `datasets.load_dataset` opens. All but ``aloe`` hold the pairs of all branches.
         target: where to write; existing files of the same name are replaced.
 
     Returns:
@@ -28,38 +34,41 @@ def export_run(store: Store, kind: str, target: Store) -> list[str]:
         UserError: the run has no finished preferences.
     """
     require_stage(store, "preferences")
-    files = FORMATS[kind](store)
-    for name, data in files.items():
-        target.write_bytes(name, data)
-    return list(files)
+    return FORMATS[kind](store, target)
 
 
-def _aloe(store: Store) -> dict[str, bytes]:
-    columns = [name for name in NODES.names if name != "calls"]
-    nodes = store.read_table("dialogue/nodes", NODES, columns).to_pylist()
-    by_split: dict[str, list[dict[str, Any]]] = {}
-    for tree in split_trees(nodes):
-        by_split.setdefault(tree[0]["split"], []).append(published_conversation(tree))
-    return {f"{split}.jsonl": _jsonl(rows) for split, rows in sorted(by_split.items())}
+def _aloe(store: Store, target: Store) -> list[str]:
+    lines: dict[str, Callable[[Row], None]] = {}
+    sizes: Counter[str] = Counter()
+    left_out = 0
+    with ExitStack() as open_files:
+        for tree in read_trees(store):
+            split = tree[0]["split"]
+            if split not in lines:
+                lines[split] = open_files.enter_context(_new_jsonl(target, f"{split}.jsonl"))
+            lines[split](published_conversation(tree))
+            sizes[split] += 1
+            left_out += sum(node["role"] == "user" and not node["on_spine"] for node in tree)
+    target.write_text("README.md", published_card(dict(sizes), left_out))
+    return [*(f"{split}.jsonl" for split in sorted(lines)), "README.md"]
 
 
 def published_conversation(tree: list[Node]) -> dict[str, Any]:
-    """One tree with the field names of the published data set."""
-    turns = []
-    for view in walk(tree):
-        spine = view.preferred if view.preferred["on_spine"] else view.rejected
-        turns.append(
-            {
-                "user": view.user["text"],
-                "assistant": {
-                    "preferred": view.preferred["text"],
-                    "rejected": view.rejected["text"],
-                },
-                "chosen": "preferred" if spine is view.preferred else "rejected",
-                "inferred_profile": view.user["induced_profile"] or "None",
-                "inferred_personality": view.user["induced_personality"] or "None",
-            }
-        )
+    """The spine of one tree, with the field names of the published data set."""
+    turns = [
+        {
+            "user": view.user["text"],
+            "assistant": {
+                "preferred": view.preferred["text"],
+                "rejected": view.rejected["text"],
+            },
+            "chosen": "preferred" if view.preferred["on_spine"] else "rejected",
+            "inferred_profile": view.user["induced_profile"] or "None",
+            "inferred_personality": view.user["induced_personality"] or "None",
+        }
+        for view in walk(tree)
+        if view.on_spine
+    ]
     root = tree[0]
     return {
         "profile": root["profile"],
@@ -68,69 +77,79 @@ def published_conversation(tree: list[Node]) -> dict[str, Any]:
     }
 
 
-def _openrlhf(store: Store) -> dict[str, bytes]:
-    return _conversations(store, "response")
+def _openrlhf(store: Store, target: Store) -> list[str]:
+    return _conversations(store, target, "response")
 
 
-def _trl(store: Store) -> dict[str, bytes]:
-    return _conversations(store, "completion")
+def _trl(store: Store, target: Store) -> list[str]:
+    return _conversations(store, target, "completion")
 
 
-def _hf(store: Store) -> dict[str, bytes]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    files: dict[str, bytes] = {}
-    sizes: dict[str, dict[str, int]] = {}
+def _hf(store: Store, target: Store) -> list[str]:
+    names: list[str] = []
+    sizes: dict[str, Counter[str]] = {}
     for name, schema in (("pairs", PAIRS), ("sft", SFT)):
-        table = store.read_table(f"preferences/{name}.parquet", schema)
-        for split in ("train", "validation"):
-            part = table.filter(pc.equal(table["split"], split))
-            sink = pa.BufferOutputStream()
-            pq.write_table(part, sink, compression="zstd")
-            files[f"{name}/{split}.parquet"] = sink.getvalue().to_pybytes()
-            sizes.setdefault(name, {})[split] = part.num_rows
-    files["README.md"] = dataset_card(store, sizes).encode()
-    return files
+        files = {split: f"{name}/{split}.parquet" for split in _SPLITS}
+        sizes[name] = Counter(dict.fromkeys(_SPLITS, 0))
+        with ExitStack() as open_files:
+            add = {
+                split: open_files.enter_context(new_table(target, file, schema))
+                for split, file in files.items()
+            }
+            for row in read_rows(store, f"preferences/{name}.parquet", schema):
+                add[row["split"]]([row])
+                sizes[name][row["split"]] += 1
+        names += files.values()
+    target.write_text("README.md", dataset_card(store, sizes))
+    return [*names, "README.md"]
 
 
-def _conversations(store: Store, answer_key: str) -> dict[str, bytes]:
+def _conversations(store: Store, target: Store, answer_key: str) -> list[str]:
     """JSONL of chat messages; SFT rows keep the answer under ``answer_key``."""
-    sft = [
-        (row["split"], {"prompt": row["prompt"], answer_key: [_assistant(row["response"])]})
-        for row in store.read_table("preferences/sft.parquet", SFT).to_pylist()
-    ]
-    pairs = [
-        (
-            row["split"],
-            {
-                "prompt": row["prompt"],
-                "chosen": [_assistant(row["preferred"])],
-                "rejected": [_assistant(row["rejected"])],
-            },
-        )
-        for row in store.read_table("preferences/pairs.parquet", PAIRS).to_pylist()
-    ]
-    return {
-        f"{name}_{split}.jsonl": _jsonl(row for of, row in rows if of == split)
-        for name, rows in (("sft", sft), ("dpo", pairs))
-        for split in ("train", "validation")
-    }
+
+    def sft(row: Row) -> Row:
+        return {"prompt": row["prompt"], answer_key: [_assistant(row["response"])]}
+
+    def dpo(row: Row) -> Row:
+        return {
+            "prompt": row["prompt"],
+            "chosen": [_assistant(row["preferred"])],
+            "rejected": [_assistant(row["rejected"])],
+        }
+
+    names: list[str] = []
+    for name, table, schema, convert in (("sft", "sft", SFT, sft), ("dpo", "pairs", PAIRS, dpo)):
+        files = {split: f"{name}_{split}.jsonl" for split in _SPLITS}
+        with ExitStack() as open_files:
+            add = {
+                split: open_files.enter_context(_new_jsonl(target, file))
+                for split, file in files.items()
+            }
+            for row in read_rows(store, f"preferences/{table}.parquet", schema):
+                add[row["split"]](convert(row))
+        names += files.values()
+    return names
 
 
 def _assistant(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
 
 
-def _jsonl(rows: Iterable[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+@contextmanager
+def _new_jsonl(target: Store, name: str) -> Iterator[Callable[[Row], None]]:
+    """A function that adds a line to a file, which is there when the block ends."""
+    with new_file(target, name) as path, path.open("w", encoding="utf-8", newline="\n") as file:
+
+        def add(row: Row) -> None:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+        yield add
 
 
-FORMATS: dict[str, Callable[[Store], dict[str, bytes]]] = {
+FORMATS: dict[str, Callable[[Store, Store], list[str]]] = {
     "aloe": _aloe,
     "openrlhf": _openrlhf,
     "trl": _trl,
     "hf": _hf,
 }
-"""Export formats by name."""
+"""Export formats by name: each writes its files to the second store and returns their names."""

@@ -8,49 +8,79 @@ from itertools import groupby
 from typing import Any
 
 from aloe.engines import Message
+from aloe.errors import UserError
 from aloe.roles import policy_messages
-from aloe.schema import stable_id
+from aloe.schema import NODES, stable_id
+from aloe.storage import Store
+from aloe.storage.tables import read_parts
 
 Node = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class TurnView:
-    """One turn of a tree: what was said before, and the two replies of which one went on."""
+    """A user's message, what was said before it, and two replies that were judged together."""
 
     history: list[Message]
-    """True conversation up to and including this turn's user message."""
+    """True conversation up to and including the user's message."""
     user: Node
+    sample: int
+    """Which of the turn's pairs of replies this is, from 0."""
     preferred: Node
     rejected: Node
 
+    @property
+    def on_spine(self) -> bool:
+        """Whether the spine goes on with one of the two."""
+        return bool(self.preferred["on_spine"] or self.rejected["on_spine"])
+
+
+def read_trees(store: Store) -> Iterator[list[Node]]:
+    """The run's trees, one part of ``dialogue/nodes`` in memory at a time."""
+    columns = [name for name in NODES.names if name != "calls"]
+    for nodes in read_parts(store, "dialogue/nodes", NODES, columns):
+        yield from split_trees(nodes)
+
 
 def split_trees(nodes: Iterable[Node]) -> Iterator[list[Node]]:
-    """Rows of `aloe.schema.NODES` as one list per tree, in order of turns."""
+    """Rows of `aloe.schema.NODES` as one list per tree, in order of branches."""
 
     def by_tree(node: Node) -> str:
         return node["tree_id"]
 
     for _, group in groupby(sorted(nodes, key=by_tree), by_tree):
-        yield sorted(group, key=lambda node: node["turn"])
+        yield sorted(group, key=lambda node: node["branch"])
 
 
 def walk(tree: list[Node]) -> Iterator[TurnView]:
-    """The turns of one tree along its spine."""
-    history: list[Message] = []
-    for _, group in groupby(tree, lambda node: node["turn"]):
-        turn = list(group)
-        user = next(node for node in turn if node["role"] == "user")
-        replies = [node for node in turn if node["role"] != "user"]
-        history = [*history, {"role": "user", "content": user["text"]}]
-        yield TurnView(
-            history,
-            user,
-            next(node for node in replies if node["preferred"]),
-            next(node for node in replies if not node["preferred"]),
-        )
-        spine = next(node for node in replies if node["on_spine"])
-        history = [*history, {"role": "assistant", "content": spine["text"]}]
+    """All pairs of replies in one tree, by branch and sample.
+
+    Args:
+        tree: all nodes of one tree, in order of branches.
+
+    Raises:
+        UserError: of two replies that were judged together not exactly one is preferred.
+    """
+    replies: dict[str, list[Node]] = {}
+    for node in tree:
+        if node["role"] != "user":
+            replies.setdefault(node["parent_id"], []).append(node)
+    before: dict[str | None, list[Message]] = {None: []}  # conversation up to a reply, by its id
+    for user in (node for node in tree if node["role"] == "user"):
+        heard = [*before[user["parent_id"]], _message("user", user)]
+        judged: dict[int, list[Node]] = {}
+        for reply in replies[user["node_id"]]:
+            before[reply["node_id"]] = [*heard, _message("assistant", reply)]
+            judged.setdefault(reply["sample"], []).append(reply)
+        for sample, pair in sorted(judged.items()):
+            preferred = [node for node in pair if node["preferred"]]
+            rejected = [node for node in pair if not node["preferred"]]
+            if len(preferred) != 1 or len(rejected) != 1:
+                raise UserError(
+                    f"tree {user['tree_id']}, node {user['node_id']}, sample {sample}: "
+                    f"{len(preferred)} of {len(pair)} replies are preferred, expected 1 of 2"
+                )
+            yield TurnView(heard, user, sample, preferred[0], rejected[0])
 
 
 def sft_row(turn: TurnView) -> dict[str, Any]:
@@ -64,8 +94,9 @@ def sft_row(turn: TurnView) -> dict[str, Any]:
 
 def pair_row(turn: TurnView) -> dict[str, Any]:
     """Preferred against rejected in the same true history (row of `aloe.schema.PAIRS`)."""
+    sample = [turn.sample] if turn.sample else []  # the first pair keeps the id it has alone
     return _common(turn) | {
-        "pair_id": stable_id("pair", turn.user["node_id"]),
+        "pair_id": stable_id("pair", turn.user["node_id"], *sample),
         "prompt": policy_messages(turn.history),
         "preferred": turn.preferred["text"],
         "rejected": turn.rejected["text"],
@@ -87,3 +118,7 @@ def prompt_row(first: TurnView) -> dict[str, Any]:
 
 def _common(turn: TurnView) -> dict[str, Any]:
     return {key: turn.user[key] for key in ("tree_id", "persona_id", "split", "turn")}
+
+
+def _message(role: str, node: Node) -> Message:
+    return {"role": role, "content": node["text"]}

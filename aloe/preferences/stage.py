@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections import Counter
 
 from aloe.config import Config, PreferencesConfig
 from aloe.errors import StageFailed
-from aloe.preferences.rows import TurnView, pair_row, prompt_row, sft_row, split_trees, walk
+from aloe.preferences.rows import TurnView, pair_row, prompt_row, read_trees, sft_row, walk
 from aloe.progress import say
 from aloe.roles.prompts import prompts_version
-from aloe.schema import NODES, PAIRS, PROMPTS, SFT
+from aloe.schema import PAIRS, PROMPTS, SFT
 from aloe.storage import Manifest, Store, stage_manifest
+from aloe.storage.tables import new_table
 
 STAGE = "preferences"
 
 
 def build_preferences(config: Config, store: Store) -> Manifest:
-    """Write ``sft.parquet``, ``pairs.parquet`` and ``prompts.parquet``.
+    """Write ``sft.parquet``, ``pairs.parquet`` and ``prompts.parquet``, in order of the trees.
 
-    Identical replies make no pair. The split of a row is its persona's.
+    Every node with sibling replies gives its pairs and its preferred replies, on the spine and off
+    it. Identical replies make no pair. The split of a row is its persona's.
 
     Raises:
         StageFailed: no pair is left to train on or to validate with.
@@ -28,31 +30,50 @@ def build_preferences(config: Config, store: Store) -> Manifest:
         "preferences": config.preferences.model_dump(mode="json"),
         "prompts": prompts_version("dialogue/prompts"),
     }
-    manifest = stage_manifest(store, STAGE, settings, after=["dialogue"])
+    manifest = stage_manifest(store, STAGE, settings, after=["dialogue"], resume=config.run.resume)
     if manifest.complete:
         return manifest
     started = time.monotonic()
-    trees = [list(walk(tree)) for tree in split_trees(_nodes(store))]
-    turns = [turn for tree in trees for turn in tree]
-    kept = [turn for turn in turns if _is_pair(turn, config.preferences)]
-    pairs = [pair_row(turn) for turn in kept]
-    for split in ("train", "validation"):
-        if not any(pair["split"] == split for pair in pairs):
-            raise StageFailed(
-                f"no {split} pair among {len(turns)} turns; see preferences.min_margin, "
-                "drop_disagreements and validation_share"
-            )
-    store.write_table(f"{STAGE}/sft.parquet", [sft_row(turn) for turn in turns], SFT)
-    store.write_table(f"{STAGE}/pairs.parquet", pairs, PAIRS)
-    store.write_table(f"{STAGE}/prompts.parquet", [prompt_row(tree[0]) for tree in trees], PROMPTS)
-    counts = _counts(turns, pairs)
+    counts = _write(config.preferences, store)
     say(f"preferences: {counts}")
     return manifest.finish(store, started, counts=counts)
 
 
-def _nodes(store: Store) -> list[dict[str, Any]]:
-    columns = [name for name in NODES.names if name != "calls"]
-    return store.read_table("dialogue/nodes", NODES, columns).to_pylist()
+def _write(config: PreferencesConfig, store: Store) -> dict[str, int]:
+    """Counts of what was written, one part of the trees after the other."""
+    # Zeros stand in the manifest too.
+    counts = Counter(turns=0, comparisons=0, pairs=0, pairs_guided_preferred=0)
+    splits = Counter(train=0, validation=0)
+    with (
+        new_table(store, f"{STAGE}/sft.parquet", SFT) as add_sft,
+        new_table(store, f"{STAGE}/pairs.parquet", PAIRS) as add_pairs,
+        new_table(store, f"{STAGE}/prompts.parquet", PROMPTS) as add_prompts,
+    ):
+        for tree in read_trees(store):
+            turns = list(walk(tree))
+            pairs = [pair_row(turn) for turn in turns if _is_pair(turn, config)]
+            add_sft(sft_row(turn) for turn in turns)
+            add_pairs(pairs)
+            add_prompts([prompt_row(turns[0])])
+            counts["turns"] += len({turn.user["node_id"] for turn in turns})
+            counts["comparisons"] += len(turns)
+            counts["pairs"] += len(pairs)
+            counts["pairs_guided_preferred"] += sum(
+                pair["preferred_role"] == "guided" for pair in pairs
+            )
+            splits.update(pair["split"] for pair in pairs)
+        for split in ("train", "validation"):
+            if not splits[split]:
+                raise StageFailed(
+                    f"no {split} pair among {counts['turns']} turns; see preferences.min_margin, "
+                    "drop_disagreements and validation_share"
+                )
+    return {
+        **counts,
+        "pairs_train": splits["train"],
+        "pairs_validation": splits["validation"],
+        "comparisons_without_pair": counts["comparisons"] - counts["pairs"],
+    }
 
 
 def _is_pair(turn: TurnView, config: PreferencesConfig) -> bool:
@@ -62,14 +83,3 @@ def _is_pair(turn: TurnView, config: PreferencesConfig) -> bool:
         return False
     margin = turn.preferred["judge_probability"] - turn.rejected["judge_probability"]
     return margin >= config.min_margin
-
-
-def _counts(turns: list[TurnView], pairs: list[dict[str, Any]]) -> dict[str, int]:
-    return {
-        "turns": len(turns),
-        "pairs": len(pairs),
-        "pairs_train": sum(pair["split"] == "train" for pair in pairs),
-        "pairs_validation": sum(pair["split"] == "validation" for pair in pairs),
-        "pairs_guided_preferred": sum(pair["preferred_role"] == "guided" for pair in pairs),
-        "turns_without_pair": len(turns) - len(pairs),
-    }

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from aloe.schema import NODES, derive_seed
+from aloe.storage.manifest import load_manifest
 from aloe.storage.store import Store
 
 _FOLDER = "dialogue/nodes"
-_COLUMNS = [name for name in NODES.names if name not in ("node_id", "parent_id", "fingerprint")]
+_COLUMNS = [name for name in NODES.names if name != "fingerprint"]
+
+Node = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One of a turn's two replies."""
+    """One of a turn's replies."""
 
     role: str
     """guided | unguided"""
     text: str
     preferred: bool
-    on_spine: bool
+    place: Literal["carries on", "branches off", "leaf"]
+    """Whether the dialogue goes on with it, another branch does, or none."""
     probability: float
     """P(this reply preferred), mean of both orders."""
     shown_first: float
@@ -37,10 +41,14 @@ class Turn:
     induced_profile: str | None
     induced_personality: str | None
     calls: list[dict[str, Any]]
-    agrees: bool
-    """The judge preferred the same reply in both orders."""
+    comparisons: int
+    """Pairs of a guided and an unguided reply that were judged."""
+    agreements: int
+    """Those of them in which the judge preferred the same reply in both orders."""
     replies: list[Reply]
-    """The one that the dialogue goes on with, then its sibling."""
+    """The one that the dialogue goes on with, one that branches off, then leaves."""
+    aside: list[Turn] = field(default_factory=list)
+    """The turns that branch off here, along their own spine; only on the tree's spine."""
 
 
 @dataclass(frozen=True)
@@ -50,71 +58,125 @@ class Tree:
     personality: str
     split: str
     turns: list[Turn]
-
-    @property
-    def guided_preferred(self) -> int:
-        return sum(r.preferred and r.role == "guided" for turn in self.turns for r in turn.replies)
-
-    @property
-    def agreements(self) -> int:
-        return sum(turn.agrees for turn in self.turns)
-
-    @property
-    def tokens(self) -> int:
-        calls = [call for t in self.turns for call in [*t.calls, *_calls(t.replies)]]
-        return sum(call["prompt_tokens"] + call["completion_tokens"] for call in calls)
+    """Along the spine."""
+    turns_aside: int
+    """Turns on all other branches."""
+    turns_hidden: int
+    """Those of them that no `Turn.aside` holds."""
+    guided_preferred: int
+    """Over all branches, as are the next three."""
+    comparisons: int
+    agreements: int
+    tokens: int
 
 
-def choose_trees(store: Store, count: int, seed: int) -> tuple[list[Tree], int]:
+def choose_trees(store: Store, count: int, seed: int) -> tuple[list[Tree], int | None]:
     """At most ``count`` finished trees, drawn by seed, and how many there are in all.
 
-    The draw ranks trees by a hash of seed and name: those of a preview mostly stay when more
-    trees come in.
+    How many is None while trees are still grown and not every file was looked at: at most ``count``
+    files are read. The draw ranks files by a hash of seed and name, and then their trees: those of
+    a preview mostly stay when more come in.
     """
-    names = [name for name in store.names(_FOLDER) if name.endswith(".parquet")]
-    drawn = sorted(names, key=lambda name: derive_seed(seed, "report", name))[:count]
-    rows = (store.read_table(f"{_FOLDER}/{name}", NODES, _COLUMNS).to_pylist() for name in drawn)
-    return [build_tree(nodes) for nodes in rows if nodes], len(names)
+
+    def rank(name: str) -> int:
+        return derive_seed(seed, "report", name)
+
+    parts = [name for name in store.names(_FOLDER) if name.endswith(".parquet")]
+    looked_at = sorted(parts, key=rank)[:count]
+    part_of = {
+        tree_id: part
+        for part in looked_at
+        for tree_id in _read(store, part, ["tree_id"])["tree_id"].unique().to_pylist()
+    }
+    drawn = sorted(part_of, key=rank)[:count]
+    nodes: dict[str, list[Node]] = {tree_id: [] for tree_id in drawn}
+    for part in dict.fromkeys(part_of[tree_id] for tree_id in drawn):
+        for node in _read(store, part, _COLUMNS).to_pylist():
+            if node["tree_id"] in nodes:
+                nodes[node["tree_id"]].append(node)
+    dialogue = load_manifest(store, "dialogue")
+    available = dialogue.counts["trees"] if dialogue and dialogue.complete else None
+    if len(looked_at) == len(parts):
+        available = len(part_of)
+    return [build_tree(nodes[tree_id]) for tree_id in drawn], available
 
 
-def build_tree(nodes: list[dict[str, Any]]) -> Tree:
+def _read(store: Store, part: str, columns: list[str]) -> Any:
+    return store.read_table(f"{_FOLDER}/{part}", NODES, columns)
+
+
+def build_tree(nodes: list[Node]) -> Tree:
     """Put the rows of one tree (`aloe.schema.NODES`, at least one) into turns."""
-    by_turn: dict[int, list[dict[str, Any]]] = {}
+    branches: dict[int, list[Node]] = {}
     for node in nodes:
-        by_turn.setdefault(node["turn"], []).append(node)
+        branches.setdefault(node["branch"], []).append(node)
+    spine = list(_spine_from(1, branches))
+    asides = {branch: list(_spine_from(2 * branch + 1, branches)) for branch in spine}
+    turns = [_turn(b, branches, [_turn(a, branches) for a in asides[b]]) for b in spine]
     first = nodes[0]
-    turns = [_turn(number, by_turn[number]) for number in sorted(by_turn)]
-    return Tree(first["tree_id"], first["profile"], first["personality"], first["split"], turns)
+    guided = [node for node in nodes if node["role"] == "guided"]
+    calls = [call for node in nodes for call in node["calls"]]
+    turns_aside = len(branches) - len(spine)
+    return Tree(
+        tree_id=first["tree_id"],
+        profile=first["profile"],
+        personality=first["personality"],
+        split=first["split"],
+        turns=turns,
+        turns_aside=turns_aside,
+        turns_hidden=turns_aside - sum(map(len, asides.values())),
+        guided_preferred=sum(node["preferred"] for node in guided),
+        comparisons=len(guided),
+        agreements=sum(node["judge_agrees"] for node in guided),
+        tokens=sum(call["prompt_tokens"] + call["completion_tokens"] for call in calls),
+    )
 
 
-def _turn(number: int, nodes: list[dict[str, Any]]) -> Turn:
-    user = next(node for node in nodes if node["role"] == "user")
-    replies = [node for node in nodes if node["role"] != "user"]
-    replies.sort(key=lambda node: not node["on_spine"])
+def _spine_from(branch: int, branches: dict[int, list[Node]]) -> Iterator[int]:
+    """A branch and those that go on from it after the replies picked at random."""
+    while branch in branches:
+        yield branch
+        branch *= 2
+
+
+def _turn(branch: int, branches: dict[int, list[Node]], aside: list[Turn] | None = None) -> Turn:
+    user = next(node for node in branches[branch] if node["role"] == "user")
+    guided = [node for node in branches[branch] if node["role"] == "guided"]
+    answered = [_answered(2 * branch, branches), _answered(2 * branch + 1, branches)]
+    replies = [_reply(node, answered) for node in branches[branch] if node["role"] != "user"]
+    places = ("carries on", "branches off", "leaf")
     return Turn(
-        number=number,
+        number=user["turn"],
         user=user["text"],
         induced_profile=user["induced_profile"],
         induced_personality=user["induced_personality"],
         calls=user["calls"],
-        agrees=all(node["judge_agrees"] for node in replies),
-        replies=[_reply(node) for node in replies],
+        comparisons=len(guided),
+        agreements=sum(node["judge_agrees"] for node in guided),
+        replies=sorted(replies, key=lambda reply: places.index(reply.place)),
+        aside=aside or [],
     )
 
 
-def _reply(node: Mapping[str, Any]) -> Reply:
+def _answered(branch: int, branches: dict[int, list[Node]]) -> str | None:
+    """The id of the reply that the user of this branch answers."""
+    return next((n["parent_id"] for n in branches.get(branch, []) if n["role"] == "user"), None)
+
+
+def _reply(node: Node, answered: list[str | None]) -> Reply:
     mean, first = node["judge_probability"], node["judge_shown_first"]
+    place: Literal["carries on", "branches off", "leaf"] = "leaf"
+    if node["on_spine"] or node["node_id"] == answered[0]:  # the last turn has no next user
+        place = "carries on"
+    elif node["node_id"] == answered[1]:
+        place = "branches off"
     return Reply(
         role=node["role"],
         text=node["text"],
         preferred=node["preferred"],
-        on_spine=node["on_spine"],
+        place=place,
         probability=mean,
         shown_first=first,
         shown_second=min(max(2 * mean - first, 0.0), 1.0),  # float32 may overshoot
         calls=node["calls"],
     )
-
-
-def _calls(replies: Iterable[Reply]) -> list[dict[str, Any]]:
-    return [call for reply in replies for call in reply.calls]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt
 
 from aloe.engines import Completion, Engine, Request
+from aloe.engines.base import Load
 from aloe.errors import CallFailed, EngineError
-from aloe.schema import derive_seed
+from aloe.schema import USAGE_FIELDS, derive_seed
 
 T = TypeVar("T")
 
@@ -21,6 +22,30 @@ class Answer(Generic[T]):
 
     value: T
     call: dict[str, Any]
+
+
+class _Within:
+    """An engine whose calls all belong to one conversation."""
+
+    def __init__(self, engine: Engine, conversation: str) -> None:
+        self._engine, self._conversation = engine, conversation
+
+    async def complete(self, request: Request) -> Completion:
+        return await self._engine.complete(replace(request, conversation=self._conversation))
+
+    def load(self) -> Load:
+        return self._engine.load()
+
+    def release(self, conversation: str) -> None:
+        self._engine.release(conversation)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def within(engines: Mapping[str, Engine], conversation: str) -> dict[str, Engine]:
+    """The same engines by role, for the calls of one tree or case (`Request.conversation`)."""
+    return {role: _Within(engine, conversation) for role, engine in engines.items()}
 
 
 async def ask(
@@ -49,8 +74,10 @@ async def ask(
         "tries": 0,
         "prompt_tokens": 0,
         "cached_tokens": 0,
+        "reusable_tokens": 0,
         "completion_tokens": 0,
         "seconds": 0.0,
+        "cost_usd": 0.0,
     }
     try:
         async for attempt in AsyncRetrying(
@@ -71,5 +98,5 @@ async def ask(
 
 def _spend(call: dict[str, Any], completion: Completion) -> None:
     call["model"], call["finish_reason"] = completion.model, completion.finish_reason
-    for key in ("prompt_tokens", "cached_tokens", "completion_tokens", "seconds"):
-        call[key] += getattr(completion, key)
+    for usage in USAGE_FIELDS:
+        call[usage.name] += getattr(completion, usage.name)

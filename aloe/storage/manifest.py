@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from aloe.config import Resume
 from aloe.errors import UserError
 from aloe.schema import stable_id
 from aloe.storage.store import Store
@@ -20,8 +21,10 @@ class Usage:
     calls: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    reusable_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    cost_usd: float = 0.0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -37,8 +40,10 @@ class Usage:
                 call["tries"],
                 call["prompt_tokens"],
                 call["cached_tokens"],
+                call["reusable_tokens"],
                 call["completion_tokens"],
                 call["seconds"],
+                call["cost_usd"],
             )
         return total
 
@@ -85,28 +90,36 @@ def load_manifest(store: Store, stage: str) -> Manifest | None:
 
 
 def stage_manifest(
-    store: Store, stage: str, settings: dict[str, Any], after: Iterable[str] = ()
+    store: Store,
+    stage: str,
+    settings: dict[str, Any],
+    after: Iterable[str] = (),
+    resume: Resume = "if-same",
 ) -> Manifest:
     """The stage's manifest in this run folder, begun if it is new.
 
     Args:
         settings: everything in the configuration that decides the output, JSON types only.
         after: stages whose output is read; they must be complete.
+        resume: whether a stage that was begun may be gone on with. With ``always`` it keeps the
+            fingerprint, and so the ids, that it was begun with.
 
     Raises:
-        UserError: a stage before is not complete, or the run folder holds this stage with other
-            settings (the first difference is named).
+        UserError: a stage before is not complete; or the run folder holds this stage, and resume
+            is never, or it is if-same and the settings are others (all differences are named).
     """
     before = [require_stage(store, name).fingerprint for name in after]
     fingerprint = stable_id(stage, settings, before)
     found = load_manifest(store, stage)
     if found is None:
         return Manifest(stage, settings, fingerprint).save(store)
-    if found.fingerprint != fingerprint:
+    if resume == "never":
+        raise UserError(f"{store.url(stage)}: was begun before, and run.resume is never")
+    if found.fingerprint != fingerprint and resume == "if-same":
+        differences = "; ".join(_differences(found.settings, settings)) or "an earlier stage"
         raise UserError(
-            f"{store.url(stage)}: made with other settings "
-            f"({_difference(found.settings, settings)}); "
-            "use another run.dir, or remove this folder and those of the stages after it"
+            f"{store.url(stage)}: made with other settings ({differences}); use another run.dir, "
+            "remove this folder and those of the stages after it, or --resume=always"
         )
     return found
 
@@ -123,12 +136,10 @@ def require_stage(store: Store, stage: str) -> Manifest:
     return found
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
-        if a == b:
-            continue
         if isinstance(a, dict) and isinstance(b, dict):
-            return _difference(a, b, f"{prefix}{key}.")
-        return f"{prefix}{key}: {a!r} there, {b!r} now"
-    return "an earlier stage differs"
+            yield from _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            yield f"{prefix}{key}: {a!r} there, {b!r} now"

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
-import platformdirs
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
+from aloe.config import Config, StorageConfig
 from aloe.errors import UserError
 from aloe.schema import check_version
+from aloe.storage.files import read_bytes, read_many, remotely, remove, upload, write_bytes
+from aloe.storage.s3 import open_fs, use_storage
+
+T = TypeVar("T")
+
+_ROW_GROUP = 4096  # a part of a large table can be read alone, see aloe.storage.slices
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,25 @@ class Store:
     """Files under one root URL. Picklable: it holds no connection."""
 
     root: str
+    options: StorageConfig = field(default_factory=StorageConfig)
+    """How to reach the root if it is on an object store."""
 
     def __post_init__(self) -> None:
         if "://" not in self.root:  # workers may have another working directory
             object.__setattr__(self, "root", str(Path(self.root).expanduser().absolute()))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A worker of the run: its checkpoints are read with the run's settings too.
+        self.__dict__.update(state)
+        use_storage(self.options)
+
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
-        return fsspec.core.url_to_fs(self.root)[0]
+        return open_fs(self.root, self.options)[0]
 
     def path(self, *parts: str) -> str:
         """Path inside the file system of `fs`, without the protocol."""
-        return "/".join([fsspec.core.url_to_fs(self.root)[1].rstrip("/"), *parts])
+        return "/".join([open_fs(self.root, self.options)[1].rstrip("/"), *parts])
 
     def url(self, *parts: str) -> str:
         """The same place as `path`, with the protocol."""
@@ -61,21 +70,24 @@ class Store:
         """
         try:
             self.write_text(".probe", "")
-            self.fs.rm_file(self.path(".probe"))
+            self.remove(".probe")
+        except UserError as error:
+            raise UserError(f"run.dir {error}") from error
         except Exception as error:
             raise UserError(f"run.dir {self.root}: cannot be written ({error})") from error
 
     def exists(self, *parts: str) -> bool:
-        return bool(self.fs.exists(self.path(*parts)))
+        """Whether a file or a folder is there now, whoever wrote it."""
+        return self._remotely("read", parts, lambda: bool(self.fs.exists(self.path(*parts))))
 
     def names(self, *parts: str) -> list[str]:
-        """Sorted names of the files in a folder; empty when there is none."""
+        """Sorted names of what lies in a folder now; empty when there is none."""
         folder = self.path(*parts)
-        fs = self.fs
-        fs.invalidate_cache(folder)
-        if not fs.exists(folder):
+        try:
+            found = self._remotely("listed", parts, lambda: self.fs.ls(folder, detail=False))
+        except FileNotFoundError:
             return []
-        return sorted(entry.rsplit("/", 1)[-1] for entry in fs.ls(folder, detail=False))
+        return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in found if entry != folder)
 
     def finished(self, *parts: str) -> set[str]:
         """Ids of the items that lie in a folder as ``<id>.parquet``."""
@@ -85,35 +97,42 @@ class Store:
             if name.endswith(".parquet")
         }
 
+    def read_bytes(self, *parts: str) -> bytes:
+        """See `aloe.storage.files.read_bytes`."""
+        return read_bytes(self.url(*parts), self.options)
+
     def read_text(self, *parts: str) -> str:
-        with self.fs.open(self.path(*parts), "rb") as file:
-            return file.read().decode()
+        return self.read_bytes(*parts).decode()
+
+    def read_texts(self, names: list[str]) -> dict[str, str]:
+        """Text by name of many small files; on S3 many are read at once.
+
+        Raises:
+            FileNotFoundError: one of them is not there.
+        """
+        found = read_many([self.url(name) for name in names], self.options)
+        return {name: data.decode() for name, data in zip(names, found, strict=True)}
 
     def write_text(self, name: str, text: str) -> None:
         self.write_bytes(name, text.encode())
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Readers see the old file or the new one, never a part."""
-        fs, target = self.fs, self.path(name)
-        if not isinstance(fs, LocalFileSystem):  # a PUT is atomic
-            fs.pipe_file(target, data)
-            return
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(f"{target}.{uuid.uuid4().hex}.partial")
-        try:
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_bytes(self.url(name), data, self.options)
+
+    def upload(self, source: Path, name: str) -> None:
+        """Copy the files of a local folder; each one, but not the folder, appears in one piece."""
+        upload(source, self.url(name), self.options)
+
+    def remove(self, *parts: str) -> None:
+        """Remove a file, or a folder with all that is in it; nothing there is no error."""
+        remove(self.url(*parts), self.options)
 
     def write_table(self, name: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
         """Write rows as one Parquet file, with the schema's version in its metadata."""
         table = pa.Table.from_pylist(list(rows), schema=schema)
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP)
         self.write_bytes(name, sink.getvalue().to_pybytes())
 
     def read_table(
@@ -121,48 +140,38 @@ class Store:
     ) -> pa.Table:
         """Read one Parquet file, or all of a folder's in order of their names.
 
+        A name with a suffix is a file's.
+
         Raises:
             UserError: nothing is there, or it was written with another schema version.
         """
         names = (
             [name]
-            if name.endswith(".parquet")
+            if "." in name.rsplit("/", 1)[-1]
             else [f"{name}/{item}.parquet" for item in sorted(self.finished(name))]
         )
-        tables = [self._read_file(part, schema, columns) for part in names]
+        urls = [self.url(name) for name in names]
+        try:
+            files = zip(urls, read_many(urls, self.options), strict=True)
+            tables = [_parse(url, data, schema, columns) for url, data in files]
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.url(name)}: missing; run the stage that writes it first"
+            ) from None
         wanted = schema if columns is None else pa.schema([schema.field(key) for key in columns])
         return pa.concat_tables(tables) if tables else wanted.empty_table()
 
-    def _read_file(self, name: str, schema: pa.Schema, columns: list[str] | None) -> pa.Table:
-        if not self.exists(name):
-            raise UserError(f"{self.url(name)}: missing; run the stage that writes it first")
-        with self.fs.open(self.path(name), "rb") as file:
-            parquet = pq.ParquetFile(file)
-            check_version(parquet.schema_arrow, schema, self.url(name))
-            return parquet.read(columns=columns)
+    def _remotely(self, done: str, parts: tuple[str, ...], work: Callable[[], T]) -> T:
+        return remotely(self.url(*parts), done, work, self.options)
 
 
-def localize(url: str) -> str:
-    """A local folder with the files of ``url``: itself if local, else a copy in the user's cache.
+def run_store(config: Config) -> Store:
+    """The store of a run; from now on this process reaches S3 as the run's settings say."""
+    use_storage(config.storage)
+    return Store(config.run.dir, config.storage)
 
-    Names that are no URL and no folder (Hugging Face ids) come back unchanged.
-    """
-    if "://" not in url:
-        return url
-    fs, path = fsspec.core.url_to_fs(url)
-    if isinstance(fs, LocalFileSystem):
-        return path
-    files = sorted(fs.find(path, detail=True).items())
-    if not files:
-        raise UserError(f"{url}: no files there")
-    state = repr([(name, info.get("size"), info.get("ETag")) for name, info in files])
-    key = hashlib.sha256(f"{url} {state}".encode()).hexdigest()[:16]
-    target = Path(platformdirs.user_cache_dir("aloe")) / "downloads" / key
-    if not target.exists():
-        partial = target.with_name(f"{key}.{uuid.uuid4().hex}.partial")
-        fs.get(path, str(partial), recursive=True)
-        try:
-            partial.rename(target)
-        except OSError:  # another process was faster
-            fsspec.filesystem("file").rm(str(partial), recursive=True)
-    return str(target)
+
+def _parse(url: str, data: bytes, schema: pa.Schema, columns: list[str] | None) -> pa.Table:
+    parquet = pq.ParquetFile(pa.BufferReader(data))
+    check_version(parquet.schema_arrow, schema, url)
+    return parquet.read(columns=columns)

@@ -51,9 +51,8 @@ def new_checkpoint(store: Store, folder: str) -> Iterator[Path]:
     if not isinstance(fs, LocalFileSystem):
         with tempfile.TemporaryDirectory(prefix="aloe-checkpoint-") as scratch:
             yield Path(scratch)
-            if fs.exists(target):
-                fs.rm(target, recursive=True)
-            fs.put(f"{scratch}/", f"{target}/", recursive=True)
+            store.remove(folder)
+            store.upload(Path(scratch), folder)
         return
     for left_over in Path(target).parent.glob(f"{Path(target).name}.*.partial"):
         shutil.rmtree(left_over)

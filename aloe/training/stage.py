@@ -49,7 +49,9 @@ def run_stage(
         "seed": config.run.seed,
         kind: options.model_dump(mode="json"),
     }
-    manifest = stage_manifest(store, f"training/{kind}", settings, after=after)
+    manifest = stage_manifest(
+        store, f"training/{kind}", settings, after=after, resume=config.run.resume
+    )
     if manifest.complete:
         return manifest
     check_batches(f"training.{kind}", options, count_rows(store, *data)["train"])

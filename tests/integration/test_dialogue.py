@@ -7,6 +7,7 @@ from scripted_runs import persona_rows
 
 from aloe.config_file import load_config
 from aloe.dialogue import rollout_dialogues
+from aloe.dialogue.parts import count_start, log_failure, log_turns
 from aloe.errors import StageFailed, UserError
 from aloe.schema import ERRORS, NODES, PERSONAS
 from aloe.storage import Manifest, Store
@@ -38,25 +39,109 @@ def test_a_rerun_is_identical_byte_for_byte_and_a_resume_fills_the_gaps(prepared
     config, store = prepared("one")
     manifest = rollout_dialogues(config, store)
     first = files(store)
-    assert len(first) == 9  # the benchmark's persona is not rolled out
-    assert manifest.counts == {"trees": 9, "nodes": 9 * 3 * 3, "failed_trees": 0}
+    assert len(first) == 9  # few trees, so each is a part; the benchmark's persona has none
+    assert manifest.counts == {
+        "trees": 9,
+        "nodes": 9 * 3 * 3,
+        "comparisons": 9 * 3,
+        "failed_trees": 0,
+    }
     assert manifest.usage.calls == 9 * 3 * 6
     assert not [name for name in first if "partial" in name]
+    assert not store.exists("dialogue", "open")
 
     other_config, other = prepared("two", "--dialogue.actors", "{min: 2, max: 2, in_flight: 2}")
     rollout_dialogues(other_config, other)
-    assert files(other) == first
+    assert nodes(other) == nodes(store)
 
-    # What a kill leaves: some trees are there, and the manifest is not complete.
-    for name in list(first)[::2]:
-        other.fs.rm_file(other.path("dialogue", "nodes", name))
-    kept = {name: other.fs.modified(other.path("dialogue", "nodes", name)) for name in files(other)}
-    other.fs.rm_file(other.path("dialogue", "manifest.json"))
-    resumed = rollout_dialogues(other_config, other)
-    assert files(other) == first
+    # What a kill leaves: some parts are final, and the manifest is not complete.
+    for name in store.names("dialogue", "parts")[::2]:
+        store.remove("dialogue", "parts", name)
+        store.remove("dialogue", "nodes", name.replace("json", "parquet"))
+    kept = {name: store.fs.modified(store.path("dialogue", "nodes", name)) for name in files(store)}
+    store.remove("dialogue", "manifest.json")
+    resumed = rollout_dialogues(config, store)
+    assert files(store) == first
     assert resumed.usage == manifest.usage
     for name, time in kept.items():
-        assert other.fs.modified(other.path("dialogue", "nodes", name)) == time
+        assert store.fs.modified(store.path("dialogue", "nodes", name)) == time
+
+
+def nodes(store: Store) -> list[dict]:
+    return store.read_table("dialogue/nodes", NODES).to_pylist()
+
+
+@pytest.fixture
+def four_trees(prepared):
+    """A run with one part of four trees: one actor, all engines in it."""
+
+    def make(name: str, *overrides: str):
+        config, store = prepared(name, "--dialogue.part_size", "4", *overrides)
+        rows = persona_rows(["benchmark", *["train"] * 4])
+        store.write_table("personas/personas.parquet", rows, PERSONAS)
+        store.write_text("dialogue/plan.json", '{"trees": 4, "part_size": 4}')
+        return config, store
+
+    return make
+
+
+@pytest.mark.parametrize("kept_turns", [1, 2, 3])
+def test_an_open_tree_goes_on_from_its_last_finished_turn(four_trees, kept_turns):
+    config, whole = four_trees("whole")
+    rollout_dialogues(config, whole)
+    (part,) = whole.names("dialogue", "nodes")
+    trees = nodes(whole)
+
+    # One tree was in flight, one had failed, two had not begun.
+    config, store = four_trees("half")
+    ids = list(dict.fromkeys(row["tree_id"] for row in trees))
+    known = [row for row in trees if row["tree_id"] == ids[0] and row["turn"] <= kept_turns]
+    known[0]["text"] = "Said before the kill."  # only a log can know this
+    log_turns(store, "00000000", ids[0], known)
+    log_failure(store, "00000000", {"item_id": ids[1], "stage": "dialogue", "calls": []})
+    manifest = rollout_dialogues(
+        config.model_copy(update={"run": config.run.model_copy(update={"max_error_rate": 0.5})}),
+        store,
+    )
+    assert store.names("dialogue", "nodes") == [part]
+    again = nodes(store)
+    assert {row["tree_id"] for row in again} == {ids[0], *ids[2:]}
+    mine = [row for row in again if row["tree_id"] == ids[0]]
+    assert mine[0]["text"] == "Said before the kill."
+    assert [row["node_id"] for row in mine] == [
+        row["node_id"] for row in trees if row["tree_id"] == ids[0]
+    ]
+    assert [row for row in again if row["tree_id"] in ids[2:]] == [
+        row for row in trees if row["tree_id"] in ids[2:]
+    ]
+    assert manifest.counts["failed_trees"] == 1
+
+
+def test_a_kill_between_the_data_and_its_marker_changes_nothing(four_trees):
+    config, store = four_trees("run")
+    first = rollout_dialogues(config, store)
+    before = files(store)
+    store.remove("dialogue", "parts")
+    store.remove("dialogue", "manifest.json")
+    again = rollout_dialogues(config, store)
+    assert files(store) == before
+    assert again.usage == first.usage
+
+
+def test_a_part_that_ends_its_actor_each_time_is_given_up(four_trees):
+    config, store = four_trees("poison", "--run.max_error_rate", "1")
+    for _ in range(5):
+        assert count_start(store, "00000000", turns=0) <= 5
+    manifest = rollout_dialogues(config, store)
+    assert manifest.counts["failed_trees"] == 4
+    rows = store.read_table("dialogue/errors", ERRORS).to_pylist()
+    assert {row["kind"] for row in rows} == {"ActorDied"}
+    assert "the actor ended 5 times" in rows[0]["message"]
+
+
+def test_a_part_that_gets_on_may_be_started_any_number_of_times(four_trees):
+    _, store = four_trees("interrupted")
+    assert [count_start(store, "00000000", turns) for turns in (0, 0, 3, 3, 5)] == [1, 2, 1, 2, 1]
 
 
 def test_another_seed_makes_other_trees(prepared):
@@ -64,20 +149,34 @@ def test_another_seed_makes_other_trees(prepared):
     two = prepared("two", "--run.seed", "4")
     rollout_dialogues(*one)
     rollout_dialogues(*two)
-    assert not set(files(one[1])) & set(files(two[1]))
+    ids = [{row["tree_id"] for row in nodes(store)} for _, store in (one, two)]
+    assert not ids[0] & ids[1]
 
 
-def test_changed_settings_are_refused(prepared):
+def test_changed_settings_are_refused_unless_always_and_begun_ones_if_never(prepared):
     config, store = prepared("one")
-    rollout_dialogues(config, store)
-    changed = config.dialogue.model_copy(update={"turns": 5})
-    with pytest.raises(UserError, match=r"dialogue\.turns: 3 there, 5 now"):
-        rollout_dialogues(config.model_copy(update={"dialogue": changed}), store)
+    first = rollout_dialogues(config, store)
+
+    def changed(resume: str):
+        return load_config_like(config, turns=5, tries=2, resume=resume)
+
+    both = r"dialogue\.tries: 3 there, 2 now; dialogue\.turns: 3 there, 5 now"
+    with pytest.raises(UserError, match=both):
+        rollout_dialogues(changed("if-same"), store)
+    with pytest.raises(UserError, match=r"was begun before, and run\.resume is never"):
+        rollout_dialogues(changed("never"), store)
+    assert rollout_dialogues(changed("always"), store) == first
+
+
+def load_config_like(config, turns: int, tries: int, resume: str):
+    dialogue = config.dialogue.model_copy(update={"turns": turns, "tries": tries})
+    run = config.run.model_copy(update={"resume": resume})
+    return config.model_copy(update={"dialogue": dialogue, "run": run})
 
 
 def test_failed_trees_are_rows_and_too_many_of_them_a_failure(prepared):
-    nobody = "{backend: openai, model: m, base_url: 'http://127.0.0.1:9/v1', timeout_s: 1}"
-    overrides = ["--models.nobody", nobody, "--roles.judge", "nobody", "--dialogue.tries", "1"]
+    server = "{backend: openai, model: m, base_url: 'http://127.0.0.1:9/v1', deadline_s: 1}"
+    overrides = ["--models.nobody", server, "--roles.judge", "nobody", "--dialogue.tries", "1"]
     config, store = prepared("broken", *overrides)
     with pytest.raises(StageFailed, match="9 of 9 trees failed"):
         rollout_dialogues(config, store)

@@ -186,7 +186,12 @@ def test_no_model_is_asked_when_files_fill_the_pools(tmp_path):
 def test_a_writer_that_cannot_be_reached_fails_the_stage_and_is_asked_again(tmp_path):
     config = configuration(
         tmp_path / "run",
-        writer={"backend": "openai", "model": "none", "base_url": "http://127.0.0.1:9/v1"},
+        writer={
+            "backend": "openai",
+            "model": "none",
+            "base_url": "http://127.0.0.1:9/v1",
+            "deadline_s": 1,
+        },
         tries=1,
         requests_per_round=1,
         max_rounds=1,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import urllib.request
 from collections.abc import Iterator
 
 import fsspec
 import pytest
+from s3_server import KEYS, moto_server
 from scripted_runs import persona_rows
 
 from aloe.config_file import load_config
@@ -14,35 +14,22 @@ from aloe.dialogue import rollout_dialogues
 from aloe.errors import UserError
 from aloe.pipeline import run_one
 from aloe.preferences import build_preferences, export_run
-from aloe.schema import PERSONAS
+from aloe.schema import NODES, PERSONAS
 from aloe.storage import Manifest, Store, localize
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
-ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing",
-    "AWS_DEFAULT_REGION": "us-east-1",
-}
-
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint}.items():
+    with moto_server() as endpoint, pytest.MonkeyPatch.context() as patch:
+        # All from the environment: the configurations below say nothing about storage.
+        region = {"AWS_DEFAULT_REGION": "us-east-1"}
+        for key, value in {**KEYS, **region, "AWS_ENDPOINT_URL": endpoint}.items():
             patch.setenv(key, value)
         fsspec.filesystem("s3").clear_instance_cache()
-        put = urllib.request.Request(f"{endpoint}/aloe", method="PUT")
-        urllib.request.urlopen(put).close()
         yield "s3://aloe"
         fsspec.filesystem("s3").clear_instance_cache()
-    server.stop()
 
 
 def prepare(config, store) -> None:
@@ -52,7 +39,7 @@ def prepare(config, store) -> None:
 
 
 def test_a_run_on_s3_equals_a_run_on_disk(bucket, scripted_config, tmp_path):
-    made = {}
+    made = []
     for root in (f"{bucket}/run", str(tmp_path / "disk")):
         config = load_config(str(scripted_config), ["--run.dir", root])
         store = Store(root)
@@ -61,13 +48,16 @@ def test_a_run_on_s3_equals_a_run_on_disk(bucket, scripted_config, tmp_path):
         prepare(config, store)
         rollout_dialogues(config, store)
         build_preferences(config, store)
-        files = [f"dialogue/nodes/{name}" for name in store.names("dialogue", "nodes")]
-        made[root] = {
-            name: store.fs.cat_file(store.path(name))
-            for name in [*files, "preferences/pairs.parquet", "preferences/sft.parquet"]
-        }
-    on_s3, on_disk = made.values()
-    assert len(on_s3) == 6 + 2
+        nodes = store.read_table("dialogue/nodes", NODES)
+        files = ("preferences/pairs.parquet", "preferences/sft.parquet")
+        made.append(
+            [
+                nodes.sort_by([("tree_id", "ascending"), ("node_id", "ascending")]),
+                *(store.read_bytes(name) for name in files),
+            ]
+        )
+    on_s3, on_disk = made
+    assert len(set(on_s3[0]["tree_id"].to_pylist())) == 6
     assert on_s3 == on_disk
 
 

@@ -1,26 +1,16 @@
-"""One real vLLM engine, and vLLM's own OpenAI server, on a tiny random checkpoint."""
+"""One real vLLM engine on a tiny random checkpoint."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from aloe.config import OpenAIModel, VllmModel
+from aloe.config import VllmModel
 from aloe.engines import Request
-from aloe.engines.embedded import resolve_checkpoint
-from aloe.engines.openai import OpenAIEngine, check_server
 from aloe.engines.vllm import VllmEngine
 from aloe.errors import EngineError
 from aloe.roles.speak import INDUCTION_SCHEMA
@@ -100,65 +90,3 @@ def test_json_schemas_are_kept(engine, runner):
 def test_a_prompt_that_does_not_fit_costs_one_call(engine, runner):
     with pytest.raises(EngineError, match="leaves no room"):
         runner.run(engine.complete(Request([{"role": "user", "content": "x " * 2000}])))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[str]:
-    """vLLM's OpenAI server on loopback (``vllm serve``; the CPU package's command lacks it)."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = (tmp_path_factory.mktemp("serve") / "log").open("w")
-    path = resolve_checkpoint("embedded://tiny")
-    flags = f"--host 127.0.0.1 --port {port} --served-model-name tiny --dtype float32"
-    more = "--max-model-len 512 --max-num-seqs 8 --enforce-eager --no-enable-chunked-prefill"
-    memory = f"--kv-cache-memory-bytes {1 << 28} --block-size 32"
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", path]
-    process = subprocess.Popen(
-        [*command, *flags.split(), *more.split(), *memory.split()],
-        stdout=log,
-        stderr=log,
-        env=os.environ | {"VLLM_CPU_OMP_THREADS_BIND": "nobind"},
-    )
-    deadline = time.monotonic() + 240
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-            break
-        except (urllib.error.URLError, OSError):
-            assert process.poll() is None, Path(log.name).read_text()[-3000:]
-            assert time.monotonic() < deadline, Path(log.name).read_text()[-3000:]
-            time.sleep(1)
-    yield f"http://127.0.0.1:{port}/v1"
-    process.terminate()
-    process.wait(30)
-
-
-def test_an_openai_server_answers_like_the_engine(server):
-    model = OpenAIModel(backend="openai", model="tiny", base_url=server)
-    check_server(model)
-
-    async def talk():
-        engine = OpenAIEngine("remote", model)
-        return await asyncio.gather(
-            engine.complete(Request(CHAT, max_tokens=6, seed=1)),
-            engine.complete(Request(CHAT, max_tokens=6, seed=1)),
-            engine.complete(Request(CHAT, max_tokens=60, json_schema=INDUCTION_SCHEMA)),
-        )
-
-    first, again, structured = asyncio.run(talk())
-    assert first.text == again.text
-    assert first.prompt_tokens > 50
-    assert first.completion_tokens == 6
-    assert structured.text.lstrip().startswith("{")
-
-
-def test_a_judge_without_any_digit_among_its_likeliest_answers_is_malformed(server):
-    model = OpenAIModel(backend="openai", model="tiny", base_url=server)
-
-    async def judge():
-        return await OpenAIEngine("remote", model).complete(Request(CHAT, choices=("1", "2")))
-
-    # A random model puts no digit among its 20 likeliest tokens: that is said, not guessed.
-    with pytest.raises(EngineError, match="none of 1, 2 among the likely answers"):
-        asyncio.run(judge())

@@ -29,7 +29,7 @@ class Speaker:
         weights = {choice: 2.0 ** int(choice) for choice in request.choices}
         logprobs = {c: math.log(w / sum(weights.values())) for c, w in weights.items()}
         text = "5" if request.choices else f"{self.name} says {number}."
-        return Completion(text, self.name, "stop", 10, 4, 3, 0.5, logprobs)
+        return Completion(text, self.name, "stop", 10, 4, 3, 0.5, choice_logprobs=logprobs)
 
     def close(self) -> None:
         return None
@@ -53,6 +53,14 @@ def test_one_row_per_turn_with_what_was_said_and_scored():
         ("c1", "mine", "p1")
     }
     assert [call["role"] for call in rows[0]["calls"]] == ["user", "policy", "judge"]
+
+
+def test_every_call_names_its_case():
+    speakers = {name: Speaker(name) for name in ("user", "policy", "judge")}
+    play(**speakers)
+    asked = [request for speaker in speakers.values() for request in speaker.requests]
+    assert len(asked) == 9
+    assert {request.conversation for request in asked} == {"c1"}
 
 
 def test_score_is_the_expected_value_of_the_judges_probabilities():

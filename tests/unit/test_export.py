@@ -1,5 +1,6 @@
 import asyncio
 import json
+from collections import Counter
 
 import pytest
 
@@ -17,20 +18,38 @@ ROLES = ("user", "inducer", "guided", "unguided", "judge")
 SPLITS = ["train"] * 4 + ["validation"] * 2
 
 
-@pytest.fixture
-def run(tmp_path, scripted_config):
-    """A run whose trees are grown by the scripted engine."""
-    store = Store(str(tmp_path / "run"))
+def write_dialogue(store: Store, dialogue: DialogueConfig, per_part: int) -> None:
+    """Trees grown by the scripted engine, several in a file."""
     engines = dict.fromkeys(ROLES, ScriptedEngine("s", ScriptedModel(backend="scripted")))
+    nodes = []
     for number, split in enumerate(SPLITS):
         persona = Persona(f"p{number}", f"Life {number}", f"Character {number}")
         start = TreeSeed(f"t{number}", persona, split, 0, "f")
-        rows = asyncio.run(grow_tree(start, engines, DialogueConfig(turns=2)))
-        store.write_table(f"dialogue/nodes/t{number}.parquet", rows, NODES)
-    settings = {"roles": {role: {"backend": "scripted"} for role in ROLES}}
+        nodes.append(asyncio.run(grow_tree(start, engines, dialogue)))
+    for first in range(0, len(nodes), per_part):
+        rows = [row for tree in nodes[first : first + per_part] for row in tree]
+        store.write_table(f"dialogue/nodes/part-{first}.parquet", rows, NODES)
+    settings = {
+        "roles": {role: {"backend": "scripted"} for role in ROLES},
+        "dialogue": dialogue.model_dump(mode="json", exclude={"actors"}),
+    }
     Manifest(
         "dialogue", settings, "f", True, counts={"trees": 6}, results={"judge_agreement": 0.5}
     ).save(store)
+
+
+@pytest.fixture
+def run(tmp_path, scripted_config):
+    store = Store(str(tmp_path / "run"))
+    write_dialogue(store, DialogueConfig(turns=2), per_part=1)
+    return store, load_config(str(scripted_config))
+
+
+@pytest.fixture
+def branched(tmp_path, scripted_config):
+    """Trees of seven turns with two pairs of replies at each."""
+    store = Store(str(tmp_path / "branched"))
+    write_dialogue(store, DialogueConfig(turns=3, branching="both", samples=2), per_part=4)
     return store, load_config(str(scripted_config))
 
 
@@ -52,11 +71,41 @@ def test_a_second_build_does_nothing(run):
     assert build_preferences(config, store) == first
 
 
+def test_every_node_with_siblings_makes_rows(branched):
+    store, config = branched
+    counts = build_preferences(config, store).counts
+    assert counts["turns"] == 6 * 7
+    assert counts["comparisons"] == counts["pairs"] == 6 * 7 * 2
+    pairs = store.read_table("preferences/pairs.parquet", PAIRS).to_pylist()
+    sft = store.read_table("preferences/sft.parquet", SFT).to_pylist()
+    prompts = store.read_table("preferences/prompts.parquet", PROMPTS).to_pylist()
+    assert len({row["pair_id"] for row in pairs}) == len(pairs) == 84
+    assert len({row["row_id"] for row in sft}) == len(sft) == 84
+    assert [row["persona_id"] for row in prompts] == [f"p{number}" for number in range(6)]
+    assert Counter(row["turn"] for row in pairs) == {1: 12, 2: 24, 3: 48}
+    assert {len(row["prompt"]) - 2 * row["turn"] for row in pairs} == {0}
+    assert {(*row["prompt"][-1].values(),) for row in pairs} == {
+        (*row["prompt"][-1].values(),) for row in sft
+    }
+
+
+def test_how_trees_are_divided_into_files_does_not_matter(branched, tmp_path):
+    store, config = branched
+    other = Store(str(tmp_path / "other"))
+    write_dialogue(other, DialogueConfig(turns=3, branching="both", samples=2), per_part=2)
+    for each in (store, other):
+        build_preferences(config, each)
+    for name in ("sft", "pairs", "prompts"):
+        one, two = (s.read_bytes(f"preferences/{name}.parquet") for s in (store, other))
+        assert one == two
+
+
 def test_filters_that_leave_nothing_are_a_failure(run):
     store, config = run
     strict = config.preferences.model_copy(update={"min_margin": 1.0})
     with pytest.raises(StageFailed, match="min_margin"):
         build_preferences(config.model_copy(update={"preferences": strict}), store)
+    assert store.names("preferences") == ["manifest.json"]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -89,6 +138,39 @@ def test_published_format_has_the_published_field_names(run, tmp_path):
             assert set(turn["assistant"]) == {"preferred", "rejected"}
             assert turn["chosen"] in turn["assistant"]
             assert isinstance(turn["inferred_profile"], str)
+
+
+def test_published_format_holds_the_spine_alone_and_says_so(branched, run, tmp_path):
+    for (store, config), left_out in ((branched, 6 * 4), (run, 0)):
+        build_preferences(config, store)
+        target = tmp_path / f"out-{left_out}"
+        names = export_run(store, "aloe", Store(str(target)))
+        assert names == ["train.jsonl", "validation.jsonl", "README.md"]
+        nodes = store.read_table("dialogue/nodes", NODES).to_pylist()
+        spine = [node["text"] for node in nodes if node["on_spine"] and node["split"] == "train"]
+        said = [
+            text
+            for row in _jsonl(target / "train.jsonl")
+            for turn in row["conversations"]
+            for text in (turn["user"], turn["assistant"][turn["chosen"]])
+        ]
+        assert said == spine
+        readme = (target / "README.md").read_text()
+        assert "A line holds the spine" in readme
+        assert "| train.jsonl | 4 |" in readme
+        assert (f"{left_out} turns on other branches are left out" in readme) == bool(left_out)
+
+
+def test_other_formats_hold_all_branches(branched, tmp_path):
+    store, config = branched
+    build_preferences(config, store)
+    export_run(store, "trl", Store(str(tmp_path / "trl")))
+    assert len(_jsonl(tmp_path / "trl" / "dpo_train.jsonl")) == 4 * 7 * 2
+    export_run(store, "hf", Store(str(tmp_path / "hf")))
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert "| sft | validation | 28 |" in card
+    assert "so it branches; rows come from all branches" in card
+    assert "sampled 2 times" in card
 
 
 def test_trl_and_openrlhf_rows_are_conversations(run, tmp_path):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from report_run import tree_nodes, write_errors, write_trees
+from report_run import report_config, tree_nodes, write_errors, write_trees
 
+from aloe.report import write_report
 from aloe.report.curves import training_curves
 from aloe.report.pools import project
 from aloe.report.summary import error_rows, pair_results
 from aloe.report.trees import build_tree, choose_trees
 from aloe.schema import NODES
-from aloe.storage import Store
+from aloe.storage import Store, load_manifest
 
 
 @pytest.fixture
@@ -22,8 +24,8 @@ def store(tmp_path):
     return Store(str(tmp_path / "run"))
 
 
-def stored_nodes(turns, seed):
-    rows = tree_nodes("t", turns=turns, rng=random.Random(seed), hostile=False)
+def stored_nodes(turns, seed, **shape):
+    rows = tree_nodes("t", turns=turns, rng=random.Random(seed), **shape)
     return pa.Table.from_pylist(rows, schema=NODES).to_pylist()
 
 
@@ -33,11 +35,45 @@ def test_a_tree_is_a_spine_with_a_sibling_at_each_turn():
     tree = build_tree(nodes)
     assert [turn.number for turn in tree.turns] == [1, 2, 3, 4]
     for turn in tree.turns:
-        assert [reply.on_spine for reply in turn.replies] == [True, False]
+        assert [reply.place for reply in turn.replies] == ["carries on", "leaf"]
         assert {reply.role for reply in turn.replies} == {"guided", "unguided"}
         assert sum(reply.preferred for reply in turn.replies) == 1
+        assert turn.aside == []
+    assert (tree.turns_aside, tree.turns_hidden) == (0, 0)
     assert tree.turns[0].induced_profile is None
     assert tree.turns[1].induced_profile
+
+
+def test_branches_hang_below_the_turn_that_they_leave():
+    nodes = stored_nodes(turns=4, seed=1, both=True, samples=3)
+    random.Random(2).shuffle(nodes)
+    tree = build_tree(nodes)
+    assert [turn.number for turn in tree.turns] == [1, 2, 3, 4]
+    assert [[turn.number for turn in spine.aside] for spine in tree.turns] == [
+        [2, 3, 4],
+        [3, 4],
+        [4],
+        [],
+    ]
+    assert tree.turns_aside == 15 - 4
+    assert tree.turns_hidden == 15 - 4 - 6
+    assert tree.comparisons == 15 * 3
+    for turn in [*tree.turns[:-1], *tree.turns[0].aside[:-1]]:
+        places = [reply.place for reply in turn.replies]
+        assert places == ["carries on", "branches off", *["leaf"] * 4]
+    assert [reply.place for reply in tree.turns[-1].replies].count("carries on") == 1
+
+
+def test_a_tree_with_branches_is_a_page(store):
+    store.write_table(
+        "dialogue/nodes/part.parquet", stored_nodes(4, seed=1, both=True, samples=2), NODES
+    )
+    write_report(report_config(store.root), store)
+    html = store.read_text("report", "index.html")
+    assert html.count('<li class="turn">') == 4 + 6
+    assert html.count('<details class="branch">') == 3
+    assert "4 turns and 11 on other branches" in html
+    assert "5 further turns lie on branches of branches" in html
 
 
 def test_judge_probabilities_of_both_orders():
@@ -51,16 +87,41 @@ def test_judge_probabilities_of_both_orders():
 
 
 def test_trees_are_drawn_by_seed_and_mostly_stay_when_more_come_in(store):
-    write_trees(store, trees=12, turns=1, rng=random.Random(0))
+    write_trees(store, trees=24, turns=1, rng=random.Random(0))
     first, available = choose_trees(store, 5, seed=1)
     again, _ = choose_trees(store, 5, seed=1)
     other, _ = choose_trees(store, 5, seed=2)
-    assert available == 12
+    assert available == 24
     assert [t.tree_id for t in first] == [t.tree_id for t in again]
+    assert len({t.tree_id for t in first}) == 5
     assert [t.tree_id for t in first] != [t.tree_id for t in other]
-    write_trees(store, trees=14, turns=1, rng=random.Random(0))
+    write_trees(store, trees=26, turns=1, rng=random.Random(0))
     grown, _ = choose_trees(store, 5, seed=1)
     assert len({t.tree_id for t in first} & {t.tree_id for t in grown}) >= 3
+
+
+def test_no_more_files_are_read_than_trees_are_shown(store):
+    write_trees(store, trees=12, turns=1, rng=random.Random(0), per_part=2)
+    manifest = replace(load_manifest(store, "dialogue"), complete=False).save(store)
+    assert choose_trees(store, 6, seed=1)[1] == 12
+    first, unknown = choose_trees(store, 3, seed=1)
+    assert (len(first), unknown) == (3, None)
+    replace(manifest, complete=True).save(store)
+    ranked = [name for name in store.names("dialogue/nodes") if not _is_read(store, name)]
+    assert len(ranked) == 3
+
+
+def _is_read(store, name):
+    """Whether the draw of three trees fails once this file is broken."""
+    whole = store.read_bytes("dialogue/nodes", name)
+    store.write_bytes(f"dialogue/nodes/{name}", b"broken")
+    try:
+        choose_trees(store, 3, seed=1)
+    except pa.ArrowInvalid:
+        return True
+    finally:
+        store.write_bytes(f"dialogue/nodes/{name}", whole)
+    return False
 
 
 def test_before_and_after_share_a_row():

@@ -1,12 +1,26 @@
+import pickle
+import uuid
+
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from aloe.config import StorageConfig
 from aloe.errors import UserError
-from aloe.schema import ERRORS, PERSONAS, derive_seed, stable_id
-from aloe.storage import Manifest, Store, Usage, load_manifest, require_stage, stage_manifest
+from aloe.schema import ERRORS, PERSONAS, VERSION, derive_seed, stable_id
+from aloe.storage import (
+    Manifest,
+    Store,
+    Usage,
+    load_manifest,
+    require_stage,
+    stage_manifest,
+    use_storage,
+)
 
 ROW = {
     "persona_id": "p",
@@ -42,7 +56,7 @@ def test_another_schema_version_is_named(store):
         {"aloe.table": "personas", "aloe.version": "0"}
     )
     pq.write_table(old, store.path("x.parquet"))
-    with pytest.raises(UserError, match=r"x\.parquet: aloe\.version is 0, expected 1"):
+    with pytest.raises(UserError, match=rf"x\.parquet: aloe\.version is 0, expected {VERSION}"):
         store.read_table("x.parquet", PERSONAS)
 
 
@@ -65,6 +79,53 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(store, monkeypatch):
         store.write_text("a/file", "new")
     assert store.read_text("a/file") == "old"
     assert store.names("a") == ["file"]
+
+
+def test_removing_takes_a_file_or_a_whole_folder_and_nothing_else(tmp_path):
+    for root in (str(tmp_path / "run"), f"memory://{uuid.uuid4().hex}"):
+        store = Store(root)
+        for name in ("a/x", "a/deep/y", "ab/z"):
+            store.write_text(name, name)
+        store.remove("a", "x")
+        assert store.names("a") == ["deep"]
+        store.remove("a")
+        store.remove("a")
+        assert (store.names("a"), store.names("ab")) == ([], ["z"])
+
+
+def test_many_texts_come_back_by_name(store):
+    texts = {f"f/{number}": f"text {number}" for number in range(5)}
+    for name, text in texts.items():
+        store.write_text(name, text)
+    assert store.read_texts(list(texts)) == texts
+    assert store.read_texts([]) == {}
+    with pytest.raises(FileNotFoundError):
+        store.read_texts(["f/0", "f/none"])
+
+
+def test_settings_travel_with_a_store_and_hold_for_the_process_it_comes_to(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://elsewhere")
+    options = StorageConfig(
+        endpoint_url="http://127.0.0.1:9", region="eu-west-1", path_style=True, attempts=2
+    )
+    store = Store("s3://bucket/run", options)
+    try:
+        assert pickle.loads(pickle.dumps(store)) == store
+        for fs in (store.fs, fsspec.filesystem("s3")):
+            client = fs.s3.meta
+            assert client.endpoint_url == "http://127.0.0.1:9"
+            assert client.region_name == "eu-west-1"
+            assert client.config.s3["addressing_style"] == "path"
+            assert client.config.retries["total_max_attempts"] == 2
+        other = Store("s3://bucket/run").fs.s3.meta
+        assert other.endpoint_url == "http://elsewhere"
+    finally:
+        use_storage(StorageConfig())
+
+
+def test_keys_do_not_belong_into_the_configuration():
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        StorageConfig.model_validate({"key": "secret"})
 
 
 def test_an_unwritable_root_is_a_user_error():
@@ -100,8 +161,10 @@ calls = st.lists(
             "tries": st.integers(1, 3),
             "prompt_tokens": st.integers(0, 10**6),
             "cached_tokens": st.integers(0, 10**6),
+            "reusable_tokens": st.integers(0, 10**6),
             "completion_tokens": st.integers(0, 10**6),
             "seconds": st.integers(0, 100),
+            "cost_usd": st.integers(0, 100),
         }
     )
 )

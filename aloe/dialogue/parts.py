@@ -1,0 +1,196 @@
+"""The rollout's files: trees in parts, a log for each open tree, and what makes a part final.
+
+    dialogue/plan.json                    how the trees are divided, fixed at the first start
+    dialogue/open/<part>/<tree>.parquet   an open tree: rows of its finished turns (NODES)
+    dialogue/open/<part>/<tree>.error     a tree that failed: its row (ERRORS, Parquet)
+    dialogue/open/<part>/starts.json      how often the part was begun without getting on
+    dialogue/nodes/<part>.parquet         the part's trees, when all of them have ended
+    dialogue/errors/<part>.parquet        those of them that failed, if any
+    dialogue/parts/<part>.json            written last: the part is final, and what it cost
+
+Only names of parts are ever listed by the driver. A kill between two of these writes costs nothing:
+the part is put together again from its logs, to the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from aloe.schema import ERRORS, NODES, PERSONAS
+from aloe.storage import Store, Usage
+from aloe.storage.slices import read_slice
+
+Row = dict[str, Any]
+
+STAGE = "dialogue"
+_PLAN = f"{STAGE}/plan.json"
+_MARKERS_AT_ONCE = 1000
+_PARTS_PER_ACTOR = 8
+"""Parts that every actor should get at least, so that they end at about the same time."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the personas that are rolled out are divided into parts."""
+
+    trees: int
+    part_size: int
+
+    @property
+    def parts(self) -> int:
+        return -(-self.trees // self.part_size)
+
+    def name(self, part: int) -> str:
+        """Name of a part in files; names sort like numbers."""
+        return f"{part:08d}"
+
+    def slice(self, part: int) -> slice:
+        """Which of the personas belong to a part."""
+        return slice(part * self.part_size, (part + 1) * self.part_size)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What one part came to."""
+
+    trees: int = 0
+    failed_trees: int = 0
+    nodes: int = 0
+    comparisons: int = 0
+    """Pairs of replies that the judge compared."""
+    agreements: int = 0
+    """Comparisons in which both orders preferred the same reply."""
+    usage: Usage = field(default_factory=Usage)
+
+    def __add__(self, other: Summary) -> Summary:
+        return Summary(
+            self.trees + other.trees,
+            self.failed_trees + other.failed_trees,
+            self.nodes + other.nodes,
+            self.comparisons + other.comparisons,
+            self.agreements + other.agreements,
+            self.usage + other.usage,
+        )
+
+
+def begin_plan(store: Store, most: int, actors: int) -> Plan:
+    """The plan of this run folder, made if there is none.
+
+    Args:
+        most: trees in one part at most.
+        actors: actors among which the trees are to be shared.
+    """
+    if store.exists(_PLAN):
+        return Plan(**json.loads(store.read_text(_PLAN)))
+    trees = len(rolled_out(store))
+    plan = Plan(trees, max(min(most, trees // (actors * _PARTS_PER_ACTOR)), 1))
+    store.write_text(_PLAN, json.dumps(asdict(plan)) + "\n")
+    return plan
+
+
+def rolled_out(store: Store) -> npt.NDArray[np.int64]:
+    """Row numbers in ``personas.parquet`` of those that get a tree: all but the benchmark's."""
+    splits = store.read_table("personas/personas.parquet", PERSONAS, ["split"])["split"]
+    benchmark = pa.compute.equal(splits, "benchmark").to_numpy(zero_copy_only=False)
+    return np.flatnonzero(~benchmark)
+
+
+def read_personas(store: Store, rows: npt.NDArray[np.int64]) -> list[Row]:
+    """Rows of `aloe.schema.PERSONAS` by their numbers, in order."""
+    return read_slice(store, "personas/personas.parquet", PERSONAS, rows).to_pylist()
+
+
+def missing_parts(store: Store, plan: Plan) -> list[int]:
+    """Numbers of the parts that are not final."""
+    final = set(store.names(STAGE, "parts"))
+    return [part for part in range(plan.parts) if f"{plan.name(part)}.json" not in final]
+
+
+def read_log(store: Store, part: str) -> tuple[dict[str, list[Row]], dict[str, Row]]:
+    """Rows so far of a part's open trees, and the error rows of those that failed, by tree id."""
+    folder = f"{STAGE}/open/{part}"
+    names = store.names(folder)
+    trees = {
+        name.removesuffix(".parquet"): store.read_table(f"{folder}/{name}", NODES).to_pylist()
+        for name in names
+        if name.endswith(".parquet")
+    }
+    failed = {
+        name.removesuffix(".error"): store.read_table(f"{folder}/{name}", ERRORS).to_pylist()
+        for name in names
+        if name.endswith(".error")
+    }
+    return trees, {tree: rows[0] for tree, rows in failed.items()}
+
+
+def log_turns(store: Store, part: str, tree_id: str, rows: list[Row]) -> None:
+    """Keep the rows of a tree's finished turns."""
+    store.write_table(f"{STAGE}/open/{part}/{tree_id}.parquet", rows, NODES)
+
+
+def log_failure(store: Store, part: str, row: Row) -> None:
+    """Keep that a tree has failed."""
+    store.write_table(f"{STAGE}/open/{part}/{row['item_id']}.error", [row], ERRORS)
+
+
+def count_start(store: Store, part: str, turns: int) -> int:
+    """How often in a row, this time included, the part was begun with as many finished turns.
+
+    A part that ends its actor each time gets nowhere; one that is merely interrupted gets on.
+    """
+    name = f"{STAGE}/open/{part}/starts.json"
+    before = json.loads(store.read_text(name)) if store.exists(name) else {"turns": -1}
+    starts = before["starts"] + 1 if before["turns"] == turns else 1
+    store.write_text(name, json.dumps({"turns": turns, "starts": starts}))
+    return starts
+
+
+def write_part(store: Store, part: str, trees: list[list[Row]], failed: list[Row]) -> Summary:
+    """Make a part final.
+
+    Args:
+        trees: rows of NODES of each finished tree.
+        failed: rows of ERRORS.
+    """
+    rows = [row for tree in trees for row in tree]
+    summary = _summary(len(trees), rows, failed)
+    store.write_table(f"{STAGE}/nodes/{part}.parquet", rows, NODES)
+    if failed:
+        store.write_table(f"{STAGE}/errors/{part}.parquet", failed, ERRORS)
+    store.write_text(f"{STAGE}/parts/{part}.json", json.dumps(asdict(summary)) + "\n")
+    store.remove(STAGE, "open", part)
+    return summary
+
+
+def total(store: Store) -> Summary:
+    """Sum over all final parts, from their markers alone."""
+    names = [f"{STAGE}/parts/{name}" for name in store.names(STAGE, "parts")]
+    summary = Summary()
+    for start in range(0, len(names), _MARKERS_AT_ONCE):
+        for text in store.read_texts(names[start : start + _MARKERS_AT_ONCE]).values():
+            values = json.loads(text)
+            summary += Summary(**{**values, "usage": Usage(**values["usage"])})
+    return summary
+
+
+def _summary(trees: int, rows: list[Row], failed: list[Row]) -> Summary:
+    compared = [row["judge_agrees"] for row in rows if row["role"] == "guided"]
+    return Summary(
+        trees,
+        len(failed),
+        len(rows),
+        len(compared),
+        sum(compared),
+        Usage.of_calls(_calls([*rows, *failed])),
+    )
+
+
+def _calls(rows: Iterable[Row]) -> Iterator[Row]:
+    return (call for row in rows for call in row["calls"])

@@ -1,0 +1,154 @@
+"""Turns as rows of `aloe.schema.NODES`, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from aloe.dialogue.branches import REPLY_ROLES, Pick, is_spine, picks, turn_of
+from aloe.dialogue.turn import Pair, Turn
+from aloe.engines import Message
+from aloe.errors import CallFailed
+from aloe.roles import Persona
+from aloe.schema import NODES, derive_seed, stable_id
+
+Row = dict[str, Any]
+
+_ORDER = {role: place for place, role in enumerate(("user", *REPLY_ROLES))}
+
+
+@dataclass(frozen=True)
+class TreeSeed:
+    """What a tree grows from; equal seeds grow equal trees."""
+
+    tree_id: str
+    persona: Persona
+    split: str
+    seed: int
+    fingerprint: str
+
+
+def turn_seed(start: TreeSeed, branch: int) -> int:
+    """The seed of one turn. On the spine it is the same whatever else branches off."""
+    place = [start.tree_id, turn_of(branch)]
+    return derive_seed(start.seed, *place, *([] if is_spine(branch) else [branch]))
+
+
+def turn_rows(start: TreeSeed, branch: int, turn: Turn, parent: str | None) -> list[Row]:
+    """The user's node, then the replies of each role; each with all columns, null where unused.
+
+    Args:
+        parent: node that the user answers; None at the root.
+    """
+    spine = is_spine(branch)
+    common = dict.fromkeys(NODES.names) | {
+        "tree_id": start.tree_id,
+        "turn": turn_of(branch),
+        "branch": branch,
+        "persona_id": start.persona.persona_id,
+        "profile": start.persona.profile,
+        "personality": start.persona.personality,
+        "split": start.split,
+        "seed": start.seed,
+        "fingerprint": start.fingerprint,
+    }
+    user = common | {
+        "node_id": _node_id(start.tree_id, branch, "user"),
+        "parent_id": parent,
+        "role": "user",
+        "text": turn.user.value,
+        "on_spine": spine,
+        "induced_profile": turn.induced.value.profile,
+        "induced_personality": turn.induced.value.personality,
+        "calls": [turn.user.call, turn.induced.call],
+    }
+    picked, _ = picks(turn_seed(start, branch), len(turn.pairs))
+    return [user] + [
+        common
+        | _judged(role, pair)
+        | {
+            "node_id": _node_id(start.tree_id, branch, role, sample),
+            "parent_id": user["node_id"],
+            "role": role,
+            "sample": sample,
+            "on_spine": spine and picked == (role, sample),
+        }
+        for role in REPLY_ROLES
+        for sample, pair in enumerate(turn.pairs)
+    ]
+
+
+def _judged(role: str, pair: Pair) -> Row:
+    judge = pair.preference
+    values = {
+        "preferred": judge.guided > 0.5,
+        "judge_probability": judge.guided,
+        "judge_shown_first": judge.guided_first,
+        "text": pair.guided.value,
+        "calls": [pair.guided.call, pair.judged[0]],
+    }
+    if role == "unguided":
+        values = {
+            "preferred": not values["preferred"],
+            "judge_probability": 1 - judge.guided,
+            "judge_shown_first": 1 - judge.guided_second,
+            "text": pair.unguided.value,
+            "calls": [pair.unguided.call, pair.judged[1]],
+        }
+    return values | {"judge_agrees": judge.agrees}
+
+
+def _node_id(tree_id: str, branch: int, role: str, sample: int = 0) -> str:
+    place = [tree_id, turn_of(branch), role]
+    # The paper's tree keeps the ids that it has without any branches.
+    return stable_id(*place, *([] if is_spine(branch) and not sample else [branch, sample]))
+
+
+def finished_turns(rows: Iterable[Row], size: int) -> dict[int, list[Row]]:
+    """Rows by branch, each turn in the order of `turn_rows`; turns that lack rows are left out.
+
+    Args:
+        size: rows of a whole turn.
+    """
+    turns: dict[int, list[Row]] = {}
+    for row in rows:
+        turns.setdefault(row["branch"], []).append(row)
+    for turn in turns.values():
+        turn.sort(key=lambda row: (_ORDER[row["role"]], row["sample"] or 0))
+    return {branch: turn for branch, turn in turns.items() if len(turn) == size}
+
+
+def in_order(turns: dict[int, list[Row]]) -> list[Row]:
+    """All rows by number of their branch, whichever was finished first."""
+    return [row for branch in sorted(turns) for row in turns[branch]]
+
+
+def answered_by(turn: list[Row], pick: Pick) -> tuple[str, list[Message]]:
+    """Id of the reply that is picked, and what this turn adds to the conversation."""
+    user, *replies = turn
+    answer = next(row for row in replies if (row["role"], row["sample"]) == pick)
+    return answer["node_id"], [
+        {"role": "user", "content": user["text"]},
+        {"role": "assistant", "content": answer["text"]},
+    ]
+
+
+def error_row(start: TreeSeed, branch: int, error: CallFailed, rows: list[Row]) -> Row:
+    """Row of `aloe.schema.ERRORS` for a tree that failed, with the calls of ``rows`` and its own.
+
+    Args:
+        branch: where the call failed.
+        rows: of the tree's finished turns.
+    """
+    spent = [call for row in rows for call in row["calls"]]
+    return {
+        "stage": "dialogue",
+        "item_id": start.tree_id,
+        "persona_id": start.persona.persona_id,
+        "turn": turn_of(branch),
+        "role": error.role,
+        "kind": error.kind,
+        "message": str(error),
+        "calls": [*spent, error.call],
+    }

@@ -1,0 +1,107 @@
+"""The Ray Data actor of the rollout: engines, and the open trees of several parts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aloe.config import Config, speakers_of
+from aloe.dialogue import parts
+from aloe.dialogue.parts import Plan, Row
+from aloe.dialogue.tree import TreeFailed, TreeSeed, grow_tree
+from aloe.engines.actors import EngineWorker
+from aloe.engines.pool import Pools
+from aloe.roles import Persona
+from aloe.schema import stable_id
+from aloe.storage import Store
+
+_STARTS = 5
+"""Starts of a part without one finished turn in between before its open trees are given up."""
+
+
+class RolloutWorker(EngineWorker):
+    """Rolls out one part per row; its trees are written as they grow."""
+
+    def __init__(
+        self, config: Config, store: Store, fingerprint: str, plan: Plan, pools: Pools
+    ) -> None:
+        self._roles: dict[str, str] = config.roles.model_dump()
+        models = speakers_of(config, list(self._roles.values()))
+        super().__init__(models, pools, config.dialogue.actors)
+        self._config, self._store, self._plan = config, store, plan
+        self._fingerprint = fingerprint
+        self._personas = parts.rolled_out(store)
+
+    async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        number = int(batch["part"][0])
+        summary = await self._roll_out(number)
+        yield {
+            "part": [number],
+            "trees": [summary.trees + summary.failed_trees],
+            "completion_tokens": [summary.usage.completion_tokens],
+        }
+
+    async def _roll_out(self, number: int) -> parts.Summary:
+        part = self._plan.name(number)
+        rows = self._personas[self._plan.slice(number)]
+        seeds = [
+            self._seed(row)
+            for row in await asyncio.to_thread(parts.read_personas, self._store, rows)
+        ]
+        grown, failed = await asyncio.to_thread(parts.read_log, self._store, part)
+        turns = sum(map(len, grown.values())) + len(failed)
+        starts = await asyncio.to_thread(parts.count_start, self._store, part, turns)
+        if starts > _STARTS:
+            failed |= {
+                seed.tree_id: _given_up(seed, starts)
+                for seed in seeds
+                if seed.tree_id not in failed
+            }
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._grow(part, seed, grown.get(seed.tree_id, [])))
+                for seed in seeds
+                if seed.tree_id not in failed
+            ]
+        ended = [task.result() for task in tasks]
+        trees = [rows for rows in ended if isinstance(rows, list)]
+        lost = [*failed.values(), *(row for row in ended if isinstance(row, dict))]
+        lost.sort(key=lambda row: row["item_id"])
+        return await asyncio.to_thread(parts.write_part, self._store, part, trees, lost)
+
+    async def _grow(self, part: str, seed: TreeSeed, rows: list[Row]) -> list[Row] | Row:
+        """Rows of the tree, or the row of its error."""
+        async with self.conversation(seed.tree_id, self._roles) as engines:
+
+            async def keep(finished: list[Row]) -> None:
+                await asyncio.to_thread(parts.log_turns, self._store, part, seed.tree_id, finished)
+
+            try:
+                return await grow_tree(seed, engines, self._config.dialogue, rows, keep)
+            except TreeFailed as error:
+                await asyncio.to_thread(parts.log_failure, self._store, part, error.row)
+                return error.row
+
+    def _seed(self, row: Row) -> TreeSeed:
+        seed = self._config.run.seed
+        return TreeSeed(
+            stable_id(row["persona_id"], seed, self._fingerprint),
+            Persona(row["persona_id"], row["profile"], row["personality"]),
+            row["split"],
+            seed,
+            self._fingerprint,
+        )
+
+
+def _given_up(seed: TreeSeed, starts: int) -> Row:
+    return {
+        "stage": parts.STAGE,
+        "item_id": seed.tree_id,
+        "persona_id": seed.persona.persona_id,
+        "turn": None,
+        "role": None,
+        "kind": "ActorDied",
+        "message": f"the actor ended {starts - 1} times while this tree was open",
+        "calls": [],
+    }

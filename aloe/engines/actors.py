@@ -1,0 +1,137 @@
+"""Ray Data actors that speak through engines, and rows through a pool of them as they finish."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from aloe.config import ActorPool, ModelConfig, OpenAIModel, VllmModel
+from aloe.engines.admission import Admission, begin, busiest, observe
+from aloe.engines.base import Engine
+from aloe.engines.gate import Gate
+from aloe.engines.pool import Pools
+from aloe.engines.speakers import Speakers
+
+if TYPE_CHECKING:
+    import ray.data
+
+_OBSERVE_EVERY_S = 0.5
+_CONVERSATIONS = 64
+"""Most conversations of an actor whose models set no bound of their own."""
+
+
+class EngineWorker:
+    """What every such actor has: engines, and a gate that keeps as many conversations open as
+    their load allows. Each row is its own coroutine."""
+
+    def __init__(
+        self, models: Mapping[str, ModelConfig], pools: Pools | None, actors: ActorPool
+    ) -> None:
+        self._speakers = Speakers(models, pools)
+        self._most, self._fixed = most_open(actors, models.values()), actors.in_flight is not None
+        self._gate: Gate[Admission] | None = None
+        self._numbers = itertools.count()
+        self._observing: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def conversation(
+        self, name: str, roles: Mapping[str, str]
+    ) -> AsyncIterator[dict[str, Engine]]:
+        """Wait until there is room for one more, then hold it.
+
+        Args:
+            name: the conversation of `aloe.engines.Request`.
+            roles: model name by role; the block gets the engines by role.
+        """
+        engines = await self._speakers.of_roles(roles)
+        if self._gate is None:
+            load = busiest(self._speakers.loads())
+            fixed = Admission(self._most, self._most)
+            self._gate = Gate(fixed if self._fixed else begin(load, self._most))
+        if self._observing is None and not self._fixed:
+            self._observing = asyncio.create_task(self._observe(self._gate))
+        async with self._gate.slot(next(self._numbers)):
+            try:
+                yield engines
+            finally:
+                self._speakers.release(name)
+
+    async def _observe(self, gate: Gate[Admission]) -> None:
+        while gate.inside or gate.waiting:
+            await asyncio.sleep(_OBSERVE_EVERY_S)
+            gate.rebind(observe(gate.bound, busiest(self._speakers.loads()), gate.inside))
+        self._observing = None
+
+    def __del__(self) -> None:
+        # Ray Data lets go of the worker before its process ends: engines stop without a traceback.
+        self._speakers.close()
+
+
+def most_open(actors: ActorPool, models: Iterable[ModelConfig]) -> int:
+    """Most conversations that one actor may have open, whatever the load.
+
+    A conversation has one or two calls in flight: twice what an engine computes at once is more
+    than enough to fill it.
+    """
+    if actors.in_flight is not None:
+        return actors.in_flight
+    bounds = [_CONVERSATIONS]
+    for model in models:
+        if isinstance(model, VllmModel):
+            bounds.append(2 * model.max_num_seqs * (model.pool.replicas if model.pool else 1))
+        elif isinstance(model, OpenAIModel):
+            bounds.append(model.max_concurrency)
+    return max(bounds)
+
+
+def run_rows(
+    rows: list[dict[str, Any]],
+    worker: type,
+    arguments: dict[str, Any],
+    actors: ActorPool,
+    num_gpus: float,
+    in_flight: int,
+) -> Iterator[dict[str, Any]]:
+    """Give each row to an actor of ``worker`` and yield its output rows in the order they finish.
+
+    One row per block, so that a finished row leaves its actor at once.
+
+    Args:
+        rows: flat dicts with the same keys.
+        worker: class whose ``async def __call__(self, batch)`` is an async generator that takes
+            and yields batches of one row (dict of arrays).
+        arguments: keyword arguments of the worker's constructor.
+        actors: how many actors there are, and with what.
+        num_gpus: (logical) GPUs per actor, see `aloe.engines.gpus_for`.
+        in_flight: most rows that one actor has at once.
+    """
+    import ray.data
+
+    _configure(ray.data.DataContext.get_current())
+    # The first actor to be ready would take everything that fits.
+    fair = min(in_flight, -(-len(rows) // actors.min))
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        worker,
+        fn_constructor_kwargs=arguments,
+        batch_size=1,
+        num_cpus=actors.num_cpus,
+        num_gpus=num_gpus,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=actors.min,
+            max_size=actors.max,
+            max_tasks_in_flight_per_actor=fair,
+            max_concurrent_calls_per_actor=fair,
+        ),
+    )
+    yield from dataset.iter_rows()
+
+
+def _configure(context: ray.data.DataContext) -> None:
+    context.enable_progress_bars = False  # aloe.progress shows trees, tokens and time left
+    context.execution_options.preserve_order = False
+    context.raise_original_map_exception = True  # else a UserError or EngineDied loses its type
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

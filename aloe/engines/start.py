@@ -1,0 +1,36 @@
+"""Starting an engine from its configuration. Each backend's import is heavy and made on demand."""
+
+from __future__ import annotations
+
+from aloe.config import ModelConfig, OpenAIModel, ScriptedModel, VllmModel
+from aloe.engines.base import Engine
+
+
+def start_engine(name: str, model: ModelConfig, share_cores: bool) -> Engine:
+    """An engine inside this process.
+
+    Args:
+        name: model name that completions carry.
+        share_cores: other engines compute on this machine too.
+    """
+    match model:
+        case VllmModel():
+            return start_vllm(name, model, share_cores)
+        case OpenAIModel():
+            from aloe.engines.openai import OpenAIEngine
+
+            return OpenAIEngine(name, model)
+        case ScriptedModel():
+            from aloe.engines.scripted import ScriptedEngine
+
+            return ScriptedEngine(name, model)
+
+
+def start_vllm(name: str, model: VllmModel, share_cores: bool) -> Engine:
+    """A vLLM engine that is replaced when it dies or hangs; see `start_engine`."""
+    from aloe.engines.supervised import SupervisedEngine
+    from aloe.engines.vllm import VllmEngine
+
+    return SupervisedEngine(
+        name, lambda: VllmEngine(name, model, share_cores), model.stall_timeout_s
+    )

@@ -1,0 +1,64 @@
+"""Folders on an object store as local folders, for libraries that only know those."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import uuid
+from pathlib import Path
+
+import platformdirs
+from fsspec.implementations.local import LocalFileSystem
+
+from aloe.config import StorageConfig
+from aloe.errors import UserError
+from aloe.storage.files import remotely
+from aloe.storage.s3 import open_fs
+
+
+def localize(url: str, options: StorageConfig | None = None) -> str:
+    """A local folder with the files of ``url``: itself if local, else a copy in the user's cache.
+
+    Names that are no URL and no folder (Hugging Face ids) come back unchanged.
+
+    Args:
+        options: how to reach the store; None is what the process uses.
+
+    Raises:
+        UserError: no files there, or the store does not answer.
+    """
+    if "://" not in url:
+        return url
+    fs, path = open_fs(url, options)
+    if isinstance(fs, LocalFileSystem):
+        return path
+    found = remotely(url, "listed", lambda: fs.find(path, detail=True), options)
+    files = {
+        name: info for name, info in sorted(found.items()) if info["name"].startswith(f"{path}/")
+    }
+    if not files:
+        raise UserError(f"{url}: no files there")
+    state = repr([(name, info.get("size"), info.get("ETag")) for name, info in files.items()])
+    key = hashlib.sha256(f"{url} {state}".encode()).hexdigest()[:16]
+    target = Path(platformdirs.user_cache_dir("aloe")) / "downloads" / key
+    if target.exists():
+        return str(target)
+    partial = target.with_name(f"{key}.{uuid.uuid4().hex}.partial")
+    try:
+        for name in files:
+            inside = name.removeprefix(f"{path}/")
+            if not inside.endswith("/"):  # an object that only marks a folder
+                _download(f"{url.rstrip('/')}/{inside}", partial / inside, options)
+        partial.rename(target)
+    except OSError:
+        if not target.exists():  # else another process was faster
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return str(target)
+
+
+def _download(url: str, target: Path, options: StorageConfig | None) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fs, path = open_fs(url, options)
+    remotely(url, "read", lambda: fs.get_file(path, str(target)), options)

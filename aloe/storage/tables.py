@@ -1,0 +1,117 @@
+"""Large files of a run, written and read piece by piece: none of them has to fit into memory."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from aloe.errors import UserError
+from aloe.schema import check_version
+from aloe.storage.files import remotely, upload
+from aloe.storage.store import Store
+
+Row = dict[str, Any]
+
+_ROWS_AT_ONCE = 1024
+"""Rows in memory, and in one row group of a file."""
+
+
+@contextmanager
+def new_file(store: Store, name: str) -> Iterator[Path]:
+    """A local path to write to, whose file becomes ``name`` when the block ends.
+
+    If the block raises, nothing is written. Readers see the old file or the new one, never a part.
+
+    Raises:
+        UserError: the object store does not answer or refuses.
+    """
+    if isinstance(store.fs, LocalFileSystem):
+        target = Path(store.path(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(f"{target}.{uuid.uuid4().hex}.partial")
+        try:
+            yield unfinished
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield path
+        upload(Path(folder), store.root.rstrip("/"), store.options)
+
+
+@contextmanager
+def new_table(
+    store: Store, name: str, schema: pa.Schema
+) -> Iterator[Callable[[Iterable[Row]], None]]:
+    """A function that adds rows to a Parquet file, which is there when the block ends.
+
+    Equal rows make equal files, however they are divided over the calls. See `new_file`.
+    """
+    waiting: list[Row] = []
+
+    with (
+        new_file(store, name) as path,
+        pq.ParquetWriter(path, schema, compression="zstd") as writer,
+    ):
+
+        def write_group() -> None:
+            writer.write_table(pa.Table.from_pylist(waiting, schema=schema))
+            waiting.clear()
+
+        def add(rows: Iterable[Row]) -> None:
+            for row in rows:
+                waiting.append(row)
+                if len(waiting) == _ROWS_AT_ONCE:
+                    write_group()
+
+        yield add
+        if waiting:
+            write_group()
+
+
+def read_rows(store: Store, name: str, schema: pa.Schema) -> Iterator[Row]:
+    """The rows of one Parquet file, in order.
+
+    Raises:
+        UserError: it is missing, or it was written with another schema version.
+    """
+    url, fs, path = store.url(name), store.fs, store.path(name)
+    with TemporaryDirectory() as folder:
+        try:
+            if not isinstance(fs, LocalFileSystem):
+                copy = str(Path(folder, "copy.parquet"))
+                remotely(url, "read", partial(fs.get_file, path, copy), store.options)
+                path = copy
+            with pq.ParquetFile(path) as file:
+                check_version(file.schema_arrow, schema, url)
+                for batch in file.iter_batches(_ROWS_AT_ONCE):
+                    yield from batch.to_pylist()
+        except FileNotFoundError:
+            raise UserError(f"{url}: missing; run the stage that writes it first") from None
+
+
+def read_parts(
+    store: Store, folder: str, schema: pa.Schema, columns: list[str] | None = None
+) -> Iterator[list[Row]]:
+    """The rows of each Parquet file of a folder, in order of their names.
+
+    Raises:
+        UserError: one of them was written with another schema version.
+    """
+    for name in sorted(store.finished(folder)):
+        yield store.read_table(f"{folder}/{name}.parquet", schema, columns).to_pylist()

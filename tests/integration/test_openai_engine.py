@@ -1,0 +1,312 @@
+"""The `openai` backend: a server that can be busy, broken or slow, and vLLM's own server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import traceback
+from collections.abc import Iterator
+from email.utils import formatdate
+
+import pyarrow as pa
+import pytest
+from chat_server import ChatServer, Post, Reply, usage
+from vllm_server import vllm_server
+
+from aloe.config import DialogueConfig, OpenAIModel, Price, Sampling
+from aloe.dialogue.tree import TreeSeed, grow_tree
+from aloe.engines import Completion, Request
+from aloe.engines.openai import OpenAIEngine, check_server
+from aloe.engines.price import cost_usd
+from aloe.errors import CallFailed, EngineError
+from aloe.roles import Persona, prefer
+from aloe.roles.asking import ask
+from aloe.roles.speak import INDUCTION_SCHEMA
+from aloe.schema import NODES
+from aloe.storage.manifest import Usage
+
+ROLES = ("user", "inducer", "guided", "unguided", "judge")
+BEEKEEPER = Persona("p", "Keeps bees.", "Dry.")
+CHAT = [
+    {"role": "system", "content": "A long system prompt that fills a block. " * 8},
+    {"role": "user", "content": "Tell me about your day."},
+]
+OK = Reply()
+QUOTA = {"message": "You exceeded your quota", "code": "insufficient_quota"}
+
+
+def model_at(server: ChatServer, **settings) -> OpenAIModel:
+    return OpenAIModel(backend="openai", model="echo", base_url=server.url, **settings)
+
+
+def chat(text: str) -> Request:
+    return Request([{"role": "user", "content": text}])
+
+
+def say(server: ChatServer, *texts: str, **settings) -> list[Completion | BaseException]:
+    """What one engine gets for all texts at once."""
+
+    async def talk():
+        engine = OpenAIEngine("remote", model_at(server, **settings))
+        calls = (engine.complete(chat(text)) for text in texts)
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    return asyncio.run(talk())
+
+
+def fail(server: ChatServer, **settings) -> EngineError:
+    """The error of a single call."""
+    [error] = say(server, "hello", **settings)
+    assert isinstance(error, EngineError), error
+    return error
+
+
+def test_calls_in_flight_fall_while_the_server_is_busy_and_grow_again():
+    refusals, most = 24, 8
+
+    def script(post: Post) -> Reply:
+        status = 200 if post.number > refusals else 429 if post.number % 2 else 503
+        return Reply(status, seconds=0.05)
+
+    texts = [f"text {n}" for n in range(150)]
+    with ChatServer(script).running() as server:
+        answers = say(server, *texts, max_concurrency=most)
+    assert [answer.text for answer in answers] == texts
+    assert len(server.posts) == len(texts) + refusals
+    inside = [post.inside for post in server.posts]
+    assert max(inside) == most
+    # The limit is halved once per round trip: 8, 4 and 2 calls at most, then one by one.
+    assert max(inside[most:refusals]) <= most // 2
+    assert max(inside[8 + 4 + 2 : refusals]) == 1
+    assert max(inside[refusals : refusals + 3]) <= 2
+    assert max(inside[refusals:]) == most
+
+
+def test_a_server_with_room_for_few_calls_is_not_asked_for_many():
+    room = 3
+
+    def script(post: Post) -> Reply:
+        return Reply(429 if post.inside > room else 200, seconds=0.02)
+
+    texts = [f"text {n}" for n in range(120)]
+    with ChatServer(script).running() as server:
+        answers = say(server, *texts, max_concurrency=32)
+    assert [answer.text for answer in answers] == texts
+    late = server.posts[len(server.posts) // 2 :]
+    assert max(post.inside for post in late) <= 2 * room
+    # A refusal now and then is how it is found out whether there is more room by now.
+    assert sum(post.inside > room for post in late) < len(late) / 3
+
+
+@pytest.mark.parametrize("date", [False, True], ids=["seconds", "date"])
+def test_a_call_comes_back_no_sooner_than_the_server_asks(date):
+    def script(post: Post) -> Reply:
+        asked = formatdate(time.time() + 2, usegmt=True) if date else "1"
+        return Reply(429, {"retry-after": asked}) if post.attempt == 1 else OK
+
+    with ChatServer(script).running() as server:
+        [answer] = say(server, "hello")
+    first, second = server.posts
+    assert answer.text == "hello"
+    assert 1 <= second.at - first.at < 4
+    assert answer.seconds >= 1
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Reply(429),
+        Reply(500),
+        Reply(502, body="<html>bad gateway</html>"),
+        Reply(503),
+        Reply(drop=True),
+        Reply(seconds=0.8),
+        Reply(seconds=0.8, drip=True),
+    ],
+    ids=["429", "500", "502", "503", "drop", "slow", "drip"],
+)
+def test_trouble_that_passes_costs_attempts_but_no_answer(trouble):
+    with ChatServer(lambda post: trouble if post.attempt <= 2 else OK).running() as server:
+        answers = say(server, "one", "two", timeout_s=0.3)
+    assert [answer.text for answer in answers] == ["one", "two"]
+    assert len(server.posts) == 6
+
+
+@pytest.mark.parametrize(
+    ("reply", "cause"),
+    [
+        (Reply(400), "BadRequestError"),
+        (Reply(404), "NotFoundError"),
+        (Reply(422), "UnprocessableEntityError"),
+        (Reply(429, body=json.dumps({"error": QUOTA})), "You exceeded your quota"),
+        (Reply(body="<html>"), "JSONDecodeError"),
+        (Reply(body='{"choices": []}'), "no choice"),
+    ],
+    ids=["400", "404", "422", "quota", "html", "empty"],
+)
+def test_what_waiting_does_not_mend_is_not_sent_again(reply, cause):
+    with ChatServer(lambda post: reply).running() as server:
+        assert cause in str(fail(server))
+    assert len(server.posts) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_named_and_not_printed(status, monkeypatch):
+    monkeypatch.setenv("ALOE_TEST_KEY", "sk-secret")
+    reply = Reply(status, body='{"error": {"message": "incorrect key sk-secret"}}')
+    with ChatServer(lambda post: reply).running() as server:
+        error = fail(server, api_key_env="ALOE_TEST_KEY")
+    assert str(error) == f"remote: {server.url} refuses the key in ALOE_TEST_KEY"
+    assert "sk-secret" not in "".join(traceback.format_exception(error))
+    assert [post.key for post in server.posts] == ["Bearer sk-secret"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "cause"),
+    [
+        (Reply(429), "RateLimitError"),
+        (Reply(500), "InternalServerError"),
+        (Reply(drop=True), "APIConnectionError"),
+        (Reply(seconds=0.3), "no answer within timeout_s 0.1"),
+    ],
+    ids=["429", "500", "drop", "slow"],
+)
+def test_the_deadline_ends_a_call_that_never_succeeds(reply, cause):
+    start = time.monotonic()
+    with ChatServer(lambda post: reply).running() as server:
+        error = fail(server, deadline_s=1.0, timeout_s=0.1)
+        assert time.monotonic() - start < 2
+    assert "remote: given up after" in str(error)
+    assert f"(deadline_s 1); last cause: {cause}" in str(error)
+    assert len(server.posts) > 1
+    assert server.posts[-1].at - server.posts[0].at < 1
+
+
+def test_a_wait_beyond_the_deadline_is_not_begun():
+    start = time.monotonic()
+    with ChatServer(lambda post: Reply(429, {"retry-after": "3600"})).running() as server:
+        error = fail(server, deadline_s=60)
+    assert time.monotonic() - start < 5
+    assert "RateLimitError" in str(error)
+
+
+def test_time_in_the_queue_does_not_count_against_the_deadline():
+    texts = [f"text {n}" for n in range(10)]
+    with ChatServer(lambda post: Reply(seconds=0.1)).running() as server:
+        answers = say(server, *texts, max_concurrency=1, deadline_s=0.3)
+    assert [answer.text for answer in answers] == texts
+
+
+def test_costs_add_up_from_the_call_to_the_manifest():
+    price = Price(prompt=2.5, cached=0.25, completion=10)
+    texts = ["a", "bb", "cccc"]
+
+    async def talk(server: ChatServer):
+        engine = OpenAIEngine("remote", model_at(server, price=price))
+        asked = (
+            ask(engine, "user", chat(text), lambda answer: answer.text, tries=1, seed=0)
+            for text in texts
+        )
+        return await asyncio.gather(*asked)
+
+    # A refused attempt costs nothing.
+    with ChatServer(lambda post: OK if post.attempt == 2 else Reply(429)).running() as server:
+        answers = asyncio.run(talk(server))
+    assert [answer.value for answer in answers] == texts
+    total = Usage.of_calls(answer.call for answer in answers)
+    spent = [usage(text) for text in texts]
+    prompt, cached, completion = (sum(use[key] for use in spent) for key in spent[0])
+    assert (total.prompt_tokens, total.cached_tokens, total.completion_tokens) == (307, 7, 21)
+    assert (prompt, cached, completion) == (307, 7, 21)
+    assert total.cost_usd == pytest.approx((300 * 2.5 + 7 * 0.25 + 21 * 10) / 1e6, rel=1e-12)
+    assert total.reusable_tokens == 0
+
+
+def test_answers_that_are_thrown_away_are_paid_for():
+    async def judge(server: ChatServer):
+        engine = OpenAIEngine("remote", model_at(server, price=Price(completion=1)))
+        await prefer(engine, BEEKEEPER, [], "Hi.", "Hello.", tries=2, seed=0)
+
+    # This server sends no log-probs.
+    with ChatServer(lambda post: OK).running() as server, pytest.raises(CallFailed) as failed:
+        asyncio.run(judge(server))
+    made = usage(server.posts[0].text)["completion_tokens"]
+    assert failed.value.call["completion_tokens"] == 2 * made > 0
+    assert failed.value.call["cost_usd"] == pytest.approx(2 * made / 1e6, rel=1e-12)
+
+
+def test_the_load_is_what_is_in_flight_and_what_waits():
+    async def look(server: ChatServer):
+        engine = OpenAIEngine("remote", model_at(server, max_concurrency=2))
+        calls = asyncio.gather(*(engine.complete(chat(f"text {n}")) for n in range(5)))
+        await asyncio.sleep(0.1)
+        during = engine.load()
+        await calls
+        return during, engine.load()
+
+    with ChatServer(lambda post: Reply(seconds=0.3)).running() as server:
+        during, after = asyncio.run(look(server))
+    assert (during.running, during.waiting, during.capacity) == (2, 3, 2)
+    assert (after.running, after.waiting, after.capacity) == (0, 0, 2)
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory) -> Iterator[OpenAIModel]:
+    """vLLM's OpenAI server with a model that knows digits, as a judge must."""
+    with vllm_server("embedded://smollm2-135m", tmp_path_factory.mktemp("serve")) as url:
+        price = Price(prompt=2, cached=0.5, completion=8)
+        yield OpenAIModel(backend="openai", model="smollm2-135m", base_url=url, price=price)
+
+
+def test_vllms_server_answers_like_the_engine(remote):
+    check_server(remote)
+
+    async def talk():
+        engine = OpenAIEngine("remote", remote)
+        return await asyncio.gather(
+            engine.complete(Request(CHAT, max_tokens=6, seed=1)),
+            engine.complete(Request(CHAT, max_tokens=6, seed=1)),
+            engine.complete(Request(CHAT, max_tokens=60, json_schema=INDUCTION_SCHEMA)),
+        )
+
+    first, again, structured = asyncio.run(talk())
+    assert first.text == again.text
+    assert first.prompt_tokens > 50
+    assert first.completion_tokens == 6
+    assert structured.text.lstrip().startswith("{")
+
+
+def test_choices_that_are_not_among_the_likeliest_answers_get_no_probabilities(remote):
+    async def judge():
+        return await OpenAIEngine("remote", remote).complete(Request(CHAT, choices=("1", "2")))
+
+    # Nobody answers a question about the day with a digit: that is said, not guessed.
+    answer = asyncio.run(judge())
+    assert answer.choice_logprobs == {}
+    assert answer.completion_tokens == 1
+    assert answer.cost_usd > 0
+
+
+def test_a_whole_tree_is_rolled_out_through_vllms_server(remote):
+    config = DialogueConfig(
+        turns=2, tries=8, induction_max_tokens=100, sampling=Sampling(max_tokens=24)
+    )
+    start = TreeSeed("t", BEEKEEPER, "train", 0, "f")
+
+    async def grow():
+        engine = OpenAIEngine("remote", remote)
+        return await grow_tree(start, dict.fromkeys(ROLES, engine), config)
+
+    rows = asyncio.run(grow())
+    assert pa.Table.from_pylist(rows, schema=NODES).num_rows == len(rows) == 6
+    assert [row["role"] for row in rows] == ["user", "guided", "unguided"] * 2
+    assert all(row["text"] for row in rows)
+    for row in rows:
+        for call in row["calls"]:
+            assert min(call["prompt_tokens"], call["completion_tokens"], call["cost_usd"]) > 0
+    total = Usage.of_calls(call for row in rows for call in row["calls"])
+    # Each reply goes on from a history that the server has read before.
+    assert 0 < total.cached_tokens < total.prompt_tokens
+    tokens = total.prompt_tokens, total.cached_tokens, total.completion_tokens
+    assert total.cost_usd == pytest.approx(cost_usd(remote.price, *tokens), rel=1e-9)
