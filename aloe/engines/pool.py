@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from aloe.config import EnginePool, ModelConfig, StorageConfig, VllmModel
@@ -145,14 +146,32 @@ class EngineReplica:
         self._engine.close()
 
 
+@dataclass
+class _Seat:
+    """What one caller knows of one engine of a pool."""
+
+    load: Load = field(default_factory=lambda: Load(0, 0, 1))
+    """When it was last asked."""
+    calls: int = 0
+    """This caller's calls in flight."""
+    conversations: int = 0
+    """This caller's conversations that are at home there."""
+    lost: bool = False
+
+    @property
+    def work(self) -> tuple[bool, int]:
+        """Order of preference: engines that are there, then those with little to do."""
+        others = self.load.running + self.load.waiting - self.calls
+        return self.lost, self.conversations + max(others, 0)
+
+
 class PooledEngine:
     """One model behind the engines of its pool."""
 
     def __init__(self, name: str, replicas: Sequence[Any]) -> None:
         self._name, self._replicas = name, list(replicas)
+        self._seats = [_Seat() for _ in self._replicas]
         self._homes: dict[str, int] = {}
-        self._loads = [Load(0, 0, 1)] * len(self._replicas)
-        self._sent = [0] * len(self._replicas)  # conversations since the last look
         self._looked_at = -_LOOK_EVERY_S
         self._looking: asyncio.Task[None] | None = None
 
@@ -162,28 +181,33 @@ class PooledEngine:
         await self._look()
         for _ in range(_DEATHS_PER_CALL):
             home = self._home(request.conversation)
+            seat = self._seats[home]
+            seat.calls += 1
             try:
                 completion: Completion = await self._replicas[home].complete.remote(request)
                 return completion
             except RayActorError:
                 # Ray starts it again; where there are others, the conversation moves to one.
-                self._homes.pop(request.conversation, None)
-                self._sent[home] += _CALLS_AT_ONCE
+                seat.lost = True
+                self._leave(request.conversation)
                 await asyncio.sleep(_LOOK_EVERY_S)
+            finally:
+                seat.calls -= 1
         raise EngineError(f"{self._name}: {_DEATHS_PER_CALL} engines were lost during this call")
 
     def _home(self, conversation: str) -> int:
-        if conversation in self._homes:
-            return self._homes[conversation]
-
-        def work(index: int) -> int:
-            load = self._loads[index]
-            return load.running + load.waiting + self._sent[index]
-
-        home = min(range(len(self._replicas)), key=work)
-        self._sent[home] += 1
-        if conversation:
+        if conversation not in self._homes:
+            home = min(range(len(self._seats)), key=lambda index: self._seats[index].work)
+            if not conversation:
+                return home
             self._homes[conversation] = home
+            self._seats[home].conversations += 1
+        return self._homes[conversation]
+
+    def _leave(self, conversation: str) -> int | None:
+        home = self._homes.pop(conversation, None)
+        if home is not None:
+            self._seats[home].conversations -= 1
         return home
 
     async def _look(self) -> None:
@@ -198,32 +222,33 @@ class PooledEngine:
     async def _ask_loads(self) -> None:
         from ray.exceptions import RayActorError
 
-        async def ask(index: int) -> None:
+        async def ask(seat: _Seat, replica: Any) -> None:
             try:
-                self._loads[index] = await self._replicas[index].load.remote()
-                self._sent[index] = 0
+                seat.load = await replica.load.remote()
+                seat.lost = False
             except RayActorError:
-                pass  # it is being started again; its calls say so
+                seat.lost = True  # it is being started again
 
         try:
-            await asyncio.gather(*map(ask, range(len(self._replicas))))
+            await asyncio.gather(*map(ask, self._seats, self._replicas))
         finally:
             self._looking = None
 
     def load(self) -> Load:
         """Sum over the pool; the fullest engine's KV usage."""
+        loads = [seat.load for seat in self._seats]
         return Load(
-            running=sum(load.running for load in self._loads),
-            waiting=sum(load.waiting for load in self._loads),
-            capacity=sum(load.capacity for load in self._loads),
-            kv_usage=max(load.kv_usage for load in self._loads),
-            preemptions=sum(load.preemptions for load in self._loads),
-            reusable_tokens=sum(load.reusable_tokens for load in self._loads),
-            cached_tokens=sum(load.cached_tokens for load in self._loads),
+            running=sum(load.running for load in loads),
+            waiting=sum(load.waiting for load in loads),
+            capacity=sum(load.capacity for load in loads),
+            kv_usage=max(load.kv_usage for load in loads),
+            preemptions=sum(load.preemptions for load in loads),
+            reusable_tokens=sum(load.reusable_tokens for load in loads),
+            cached_tokens=sum(load.cached_tokens for load in loads),
         )
 
     def release(self, conversation: str) -> None:
-        home = self._homes.pop(conversation, None)
+        home = self._leave(conversation)
         if home is not None:
             self._replicas[home].release.remote(conversation)
 

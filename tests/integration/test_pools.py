@@ -1,0 +1,118 @@
+"""Several vLLM models: pools of named Ray actors on logical GPUs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+
+import pytest
+import ray
+from scripted_runs import persona_rows, scripted_values
+
+from aloe.config import Config, StorageConfig, VllmModel
+from aloe.dialogue import rollout_dialogues
+from aloe.engines import Request
+from aloe.engines.pool import NAMESPACE, PooledEngine, open_pools, pooled_models
+from aloe.runtime import connect
+from aloe.schema import NODES, PERSONAS
+from aloe.storage import Manifest, Store
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+TINY = {"backend": "vllm", "path": "embedded://tiny", "max_model_len": 1024, "max_num_seqs": 8}
+SMOL = {**TINY, "path": "embedded://smollm2-135m"}
+
+
+def pools_of_the_cluster() -> list[str]:
+    every = ray.util.list_named_actors(all_namespaces=True)
+    return [entry["name"] for entry in every if entry["namespace"] == NAMESPACE]
+
+
+def configuration(folder, **models) -> Config:
+    values = scripted_values(folder)
+    values["models"] |= models
+    return Config.model_validate(values)
+
+
+def test_who_gets_engines_of_its_own(tmp_path):
+    models = configuration(tmp_path, a=TINY, b=TINY, c=SMOL, d=TINY | {"pool": {"replicas": 2}})
+    script, a, b, c, d = models.models.values()
+    assert not pooled_models({"script": script, "a": a, "b": b})  # one model by two names
+    assert set(pooled_models({"a": a, "c": c})) == {"a", "c"}
+    assert set(pooled_models({"script": script, "d": d})) == {"d"}
+    assert pooled_models({"d": d})["d"].pool.replicas == 2
+
+
+def test_two_models_roll_out_trees_in_pools_of_their_own(tmp_path):
+    config = configuration(tmp_path, smol=SMOL, tiny=TINY)
+    roles = {"user": "smol", "inducer": "script", "judge": "smol"}
+    config = config.model_copy(
+        update={
+            "roles": config.roles.model_copy(update=roles | {"guided": "tiny", "unguided": "tiny"}),
+            "dialogue": config.dialogue.model_copy(
+                update={
+                    "turns": 2,
+                    "tries": 8,
+                    "sampling": config.dialogue.sampling.model_copy(update={"max_tokens": 24}),
+                }
+            ),
+        }
+    )
+    store = Store(config.run.dir)
+    store.write_table("personas/personas.parquet", persona_rows(["train"] * 4), PERSONAS)
+    Manifest("personas", {}, "fixed", complete=True).save(store)
+    manifest = rollout_dialogues(config, store)
+    assert manifest.counts["trees"] == 4
+    calls = [
+        call
+        for row in store.read_table("dialogue/nodes", NODES).to_pylist()
+        for call in row["calls"]
+    ]
+    spoke = {(call["role"], call["model"]) for call in calls}
+    assert spoke == {
+        ("user", "smol"),
+        ("judge", "smol"),
+        ("inducer", "script"),
+        ("guided", "tiny"),
+        ("unguided", "tiny"),
+    }
+    later = [call for call in calls if call["model"] == "smol"]
+    assert sum(call["cached_tokens"] for call in later) > 0
+    assert not pools_of_the_cluster()
+
+
+def test_conversations_stay_with_an_engine_and_outlive_it(tmp_path):
+    connect(configuration(tmp_path).ray)
+    model = VllmModel.model_validate(TINY | {"pool": {"replicas": 2, "num_gpus": 0.5}})
+    system = {"role": "system", "content": "A system prompt that fills some blocks. " * 8}
+
+    def request(conversation: int, turn: int) -> Request:
+        said = [{"role": "user", "content": f"{conversation} says {turn}"}]
+        return Request([system, *said], max_tokens=8, seed=turn, conversation=str(conversation))
+
+    async def talk(engine: PooledEngine, turn: int) -> list[str]:
+        answers = await asyncio.gather(*(engine.complete(request(c, turn)) for c in range(6)))
+        return [answer.text for answer in answers]
+
+    async def look(replicas) -> None:
+        engine = PooledEngine("tiny", replicas)
+        first = await talk(engine, 1)
+        homes = dict(engine._homes)
+        assert sorted(Counter(homes.values()).values()) == [3, 3]  # least loaded first
+        await talk(engine, 2)
+        assert engine._homes == homes  # and it stays there
+        os.kill(await replicas[0].pid.remote(), signal.SIGKILL)
+        assert await talk(engine, 1) == first
+        engine.release("0")
+        assert "0" not in engine._homes
+        assert engine.load().capacity >= 8
+
+    with open_pools({"tiny": model, "also": model}, StorageConfig()) as pools:
+        assert pools["tiny"] == pools["also"]  # equal settings, one pool
+        assert len(pools_of_the_cluster()) == 2
+        with open_pools({"again": model}, StorageConfig()) as joined:
+            assert joined["again"] == pools["tiny"]
+        asyncio.run(look(pools["tiny"]))
+    assert not pools_of_the_cluster()
