@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
+import pyarrow.compute as pc
 
 from aloe.schema import ERRORS, NODES, PERSONAS
 from aloe.storage import Store, Usage
@@ -98,7 +98,7 @@ def begin_plan(store: Store, most: int, actors: int) -> Plan:
 def rolled_out(store: Store) -> npt.NDArray[np.int64]:
     """Row numbers in ``personas.parquet`` of those that get a tree: all but the benchmark's."""
     splits = store.read_table("personas/personas.parquet", PERSONAS, ["split"])["split"]
-    benchmark = pa.compute.equal(splits, "benchmark").to_numpy(zero_copy_only=False)
+    benchmark = pc.equal(splits, "benchmark").to_numpy(zero_copy_only=False)
     return np.flatnonzero(~benchmark)
 
 
