@@ -15,6 +15,8 @@ from aloe.schema import USAGE_FIELDS, derive_seed
 
 T = TypeVar("T")
 
+_SECOND_TEMPERATURE = 0.7
+
 
 @dataclass(frozen=True)
 class Answer(Generic[T]):
@@ -86,7 +88,7 @@ async def ask(
             with attempt:
                 call["tries"] += 1
                 completion = await engine.complete(
-                    replace(request, seed=derive_seed(seed, role, call["tries"]))
+                    _attempt(request, call["tries"], derive_seed(seed, role, call["tries"]))
                 )
                 _spend(call, completion)
                 return Answer(read(completion), call)
@@ -94,6 +96,13 @@ async def ask(
         last = error.last_attempt.exception()
         raise CallFailed(role, type(last).__name__, str(last), call) from last
     raise AssertionError("unreachable: a retry loop returns or raises")
+
+
+def _attempt(request: Request, number: int, seed: int) -> Request:
+    if number == 1 or request.choices or request.temperature:
+        return replace(request, seed=seed)
+    # The greedy answer that could not be read would come again, whatever the seed.
+    return replace(request, seed=seed, temperature=_SECOND_TEMPERATURE)
 
 
 def _spend(call: dict[str, Any], completion: Completion) -> None:

@@ -153,3 +153,18 @@ def test_a_call_that_fails_for_good_tells_what_it_cost():
         asyncio.run(ask(Stubborn(useless=9), "judge", Request([]), _read, 3, 7))
     assert (caught.value.role, caught.value.kind) == ("judge", "MalformedAnswer")
     assert caught.value.call["completion_tokens"] == 6
+
+
+class Greedy(ScriptedEngine):
+    """As a model does, gives the same useless answer whenever it is asked greedily."""
+
+    async def complete(self, request: Request) -> Completion:
+        good = await super().complete(request)
+        text = "{}" if request.temperature == 0 else json.dumps({"ok": request.seed})
+        return Completion(text, good.model, "stop", 10, 4, 2, 0.5)
+
+
+def test_a_greedy_answer_that_cannot_be_read_is_not_asked_for_again():
+    engine = Greedy("greedy", ScriptedModel(backend="scripted"))
+    answer = asyncio.run(ask(engine, "inducer", Request([], temperature=0), _read, 3, 7))
+    assert answer.call["tries"] == 2
