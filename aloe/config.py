@@ -147,6 +147,12 @@ class ScriptedModel(Section):
     """A deterministic speaker without a model: the same request always gets the same answer."""
     latency_s: float = Field(0.0, ge=0)
     """Seconds that each call takes."""
+    step_s: float = Field(0.0, ge=0)
+    """Seconds of one step, in which every running call makes one word, as on a GPU."""
+    step_s_per_sequence: float = Field(0.0, ge=0)
+    """Seconds that each running call adds to a step."""
+    max_num_seqs: int = Field(64, ge=1)
+    """Most calls that run at once."""
 
 
 ModelConfig = Annotated[VllmModel | OpenAIModel | ScriptedModel, Field(discriminator="backend")]

@@ -36,7 +36,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,7 +73,7 @@ class Run:
     kept: Mask
     seconds: float
     peak_mib: float
-    elapsed: list[float] | None = None
+    elapsed: list[float] = field(default_factory=list)
     """Seconds after each candidate, of the published loop."""
 
 
@@ -358,7 +358,7 @@ def main() -> None:
             "machine": machine,
             "medians": rows,
             "fit": line,
-            "runs": [asdict(run) | {"kept": int(run.kept.sum()), "elapsed": None} for run in runs],
+            "runs": [asdict(run) | {"kept": int(run.kept.sum()), "elapsed": []} for run in runs],
         }
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from aloe.config import ScriptedModel
 from aloe.engines.base import Completion, Load, Request
+from aloe.engines.stepping import StepClock
 from aloe.schema import derive_seed
 
 _WORDS = [
@@ -48,11 +49,23 @@ class ScriptedEngine:
     """Answers with words drawn from a seed that hashes the whole request."""
 
     def __init__(self, name: str, model: ScriptedModel) -> None:
-        self._name, self._latency_s = name, model.latency_s
+        self._name, self._model = name, model
+        self._clock = StepClock(model.step_s, model.step_s_per_sequence, model.max_num_seqs)
+        self._in_flight = 0
 
     async def complete(self, request: Request) -> Completion:
-        if self._latency_s:
-            await asyncio.sleep(self._latency_s)
+        answer = self._answer(request)
+        self._in_flight += 1
+        try:
+            if self._model.latency_s:
+                await asyncio.sleep(self._model.latency_s)
+            if self._model.step_s:
+                await self._clock.take(answer.completion_tokens)
+        finally:
+            self._in_flight -= 1
+        return answer
+
+    def _answer(self, request: Request) -> Completion:
         rng = random.Random(derive_seed(request.messages, request.seed, request.choices))
         logprobs: dict[str, float] = {}
         if request.choices:
@@ -73,13 +86,16 @@ class ScriptedEngine:
             prompt_tokens=sum(len(message["content"].split()) for message in request.messages),
             cached_tokens=0,
             completion_tokens=len(text.split()),
-            # A script's clock is its latency: real time would differ from run to run.
-            seconds=self._latency_s,
+            # A script's clock is its own, as if it were alone: real time differs from run to run.
+            seconds=self._model.latency_s
+            + len(text.split()) * (self._model.step_s + self._model.step_s_per_sequence),
             choice_logprobs=logprobs,
         )
 
     def load(self) -> Load:
-        return Load(0, 0, 64)
+        if self._model.step_s:
+            return Load(self._clock.running, self._clock.waiting, self._model.max_num_seqs)
+        return Load(self._in_flight, 0, self._model.max_num_seqs)
 
     def release(self, conversation: str) -> None:
         return None

@@ -1,0 +1,43 @@
+import asyncio
+import time
+
+import pytest
+
+from aloe.engines.stepping import StepClock
+
+
+def seconds(calls: int, steps: int, clock: StepClock) -> float:
+    async def all_of_them():
+        await asyncio.gather(*(clock.take(steps) for _ in range(calls)))
+
+    start = time.perf_counter()
+    asyncio.run(all_of_them())
+    return time.perf_counter() - start
+
+
+@pytest.mark.parametrize("calls", [1, 8, 64])
+def test_calls_take_their_steps_together(calls):
+    expected = 20 * (0.01 + 0.0002 * calls)
+    assert seconds(calls, 20, StepClock(0.01, 0.0002, 64)) == pytest.approx(expected, rel=0.3)
+
+
+def test_what_does_not_fit_waits():
+    assert seconds(12, 10, StepClock(0.01, 0, 4)) == pytest.approx(0.3, rel=0.3)
+
+
+def test_a_late_call_ends_late_and_a_cancelled_one_holds_nobody():
+    async def look():
+        clock = StepClock(0.01, 0, 2)
+        first, lost = asyncio.create_task(clock.take(10)), asyncio.create_task(clock.take(5))
+        await asyncio.sleep(0.03)
+        assert (clock.running, clock.waiting) == (2, 0)
+        lost.cancel()
+        late = asyncio.create_task(clock.take(10))
+        await asyncio.sleep(0)
+        assert clock.waiting == 1
+        await first
+        assert not late.done()
+        await late
+        assert (clock.running, clock.waiting) == (0, 0)
+
+    asyncio.run(look())
