@@ -106,8 +106,8 @@ class Peak:
         return (self._read("VmHWM") - self._before) / 1024
 
     def _read(self, key: str) -> int:
-        status = Path("/proc/self/status").read_text()
-        return int(re.search(rf"{key}:\s+(\d+) kB", status)[1])
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(key + ":"))
 
 
 def sentences(kind: str) -> list[str]:
@@ -210,7 +210,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> list[Run]:
         return run
 
     finished = add(published, None, arguments.limit_s).candidates
-    jobs = [
+    jobs: list[tuple[Any, ...]] = [
         *((matrix, cloud, size) for size in arguments.matrix_sizes),
         *((filter_vectors, cloud, size) for size in arguments.sizes),
         (filter_texts, finished),
@@ -238,8 +238,8 @@ def check_accept_sets(runs: list[Run]) -> None:
 
 def embedded_texts(kept: Mask) -> npt.NDArray[np.int64]:
     """Texts that the published loop has embedded after each candidate: pool and candidate."""
-    pool = np.cumsum(kept) - kept
-    return np.cumsum(pool + 1)
+    members = np.cumsum(kept, dtype=np.int64) - kept
+    return np.cumsum(members + 1)
 
 
 def fit(columns: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64]) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aloe.config import ActorPool, ModelConfig, OpenAIModel, VllmModel
 from aloe.engines.admission import Admission, begin, busiest, observe
-from aloe.engines.base import Engine
+from aloe.engines.base import Engine, Load
 from aloe.engines.gate import Gate
 from aloe.engines.pool import Pools
 from aloe.engines.speakers import Speakers
@@ -24,18 +24,49 @@ _CONVERSATIONS = 64
 """Most conversations of an actor whose models set no bound of their own."""
 
 
+class AdmissionGate:
+    """Keeps as many conversations open as the engines' load allows; looks at it now and then."""
+
+    def __init__(self, loads: Callable[[], Iterable[Load]], most: int, fixed: bool = False) -> None:
+        """Open for the first conversations.
+
+        Args:
+            loads: the engines' load now; there must be one.
+            most: most conversations, whatever the load.
+            fixed: always that many.
+        """
+        self._loads, self._fixed = loads, fixed
+        first = Admission(most, most) if fixed else begin(busiest(loads()), most)
+        self._gate = Gate(first)
+        self._numbers = itertools.count()
+        self._observing: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def admitted(self) -> AsyncIterator[None]:
+        """Wait for room; the block is one conversation."""
+        if self._observing is None and not self._fixed:
+            self._observing = asyncio.create_task(self._observe())
+        async with self._gate.slot(next(self._numbers)):
+            yield
+
+    async def _observe(self) -> None:
+        gate = self._gate
+        await asyncio.sleep(0)  # the conversation that began this enters
+        while gate.inside or gate.waiting:
+            gate.rebind(observe(gate.bound, busiest(self._loads()), gate.inside))
+            await asyncio.sleep(_OBSERVE_EVERY_S)
+        self._observing = None
+
+
 class EngineWorker:
-    """What every such actor has: engines, and a gate that keeps as many conversations open as
-    their load allows. Each row is its own coroutine."""
+    """What every such actor has: engines, and a gate. Each row is its own coroutine."""
 
     def __init__(
         self, models: Mapping[str, ModelConfig], pools: Pools | None, actors: ActorPool
     ) -> None:
         self._speakers = Speakers(models, pools)
         self._most, self._fixed = most_open(actors, models.values()), actors.in_flight is not None
-        self._gate: Gate[Admission] | None = None
-        self._numbers = itertools.count()
-        self._observing: asyncio.Task[None] | None = None
+        self._gate: AdmissionGate | None = None
 
     @asynccontextmanager
     async def conversation(
@@ -49,22 +80,12 @@ class EngineWorker:
         """
         engines = await self._speakers.of_roles(roles)
         if self._gate is None:
-            load = busiest(self._speakers.loads())
-            fixed = Admission(self._most, self._most)
-            self._gate = Gate(fixed if self._fixed else begin(load, self._most))
-        if self._observing is None and not self._fixed:
-            self._observing = asyncio.create_task(self._observe(self._gate))
-        async with self._gate.slot(next(self._numbers)):
+            self._gate = AdmissionGate(self._speakers.loads, self._most, self._fixed)
+        async with self._gate.admitted():
             try:
                 yield engines
             finally:
                 self._speakers.release(name)
-
-    async def _observe(self, gate: Gate[Admission]) -> None:
-        while gate.inside or gate.waiting:
-            await asyncio.sleep(_OBSERVE_EVERY_S)
-            gate.rebind(observe(gate.bound, busiest(self._speakers.loads()), gate.inside))
-        self._observing = None
 
     def __del__(self) -> None:
         # Ray Data lets go of the worker before its process ends: engines stop without a traceback.

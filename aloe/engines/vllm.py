@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aloe.config import VllmModel
@@ -19,6 +20,7 @@ from aloe.errors import EngineDied, EngineError, MalformedAnswer, UserError
 from aloe.runtime import cores, has_gpu
 
 if TYPE_CHECKING:
+    from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
 
 _MAX_CHOICES = 32
@@ -35,48 +37,13 @@ class VllmEngine:
             name: model name that completions carry.
             share_cores: other engines compute on this machine too, so threads are not pinned.
         """
-        on_gpu = has_gpu()
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        os.environ.setdefault("HF_HUB_OFFLINE", "0" if on_gpu else "1")
-        if not on_gpu:
-            # "auto" pins every thread to one core of a pair of hyperthreads.
-            pinned = ",".join(map(str, cores()))
-            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind" if share_cores else pinned
-        from vllm.config import StructuredOutputsConfig
+        _prepare_process(share_cores)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        dtype = "float32" if model.dtype == "auto" and not on_gpu else model.dtype
-        embedded_dtype = "bfloat16" if dtype == "bfloat16" else "float32"
-        cpu_only: dict[str, Any] = {
-            "kv_cache_memory_bytes": model.kv_cache_gib << 30,
-            # A seeded request whose prefill is split kills vLLM 0.32 on a CPU: it rewinds the
-            # request's generator, which CPU generators cannot.
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(model.max_model_len, _CPU_BATCHED_TOKENS),
-        }
-        arguments = AsyncEngineArgs(
-            model=resolve_checkpoint(model.path, embedded_dtype),
-            dtype=dtype,
-            max_model_len=model.max_model_len,
-            max_num_seqs=model.max_num_seqs,
-            block_size=model.block_size,
-            gpu_memory_utilization=model.gpu_memory_utilization,
-            tensor_parallel_size=model.tensor_parallel_size,
-            enable_prefix_caching=model.enable_prefix_caching,
-            trust_remote_code=model.trust_remote_code,
-            enforce_eager=not on_gpu,
-            disable_log_stats=False,
-            generation_config="vllm",  # sampling is the request's, not the checkpoint's
-            max_logprobs=_MAX_CHOICES,
-            # A small model fills free whitespace without end.
-            structured_outputs_config=StructuredOutputsConfig(
-                backend="xgrammar", disable_any_whitespace=True
-            ),
-            **({} if on_gpu else cpu_only),
-        )
         self._name, self._model = name, model
         self._stats = EngineStats()
+        arguments = AsyncEngineArgs(**engine_options(model))
         self._llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._stats.logger])
         self._tokenizer = self._llm.get_tokenizer()
         self._ids = itertools.count()
@@ -94,7 +61,7 @@ class VllmEngine:
                 f"{self._model.max_model_len}"
             )
         choice_ids = {choice: self._single_token(choice) for choice in request.choices}
-        params = _sampling(request, min(request.max_tokens, room), choice_ids)
+        params = sampling_params(request, min(request.max_tokens, room), choice_ids)
         reusable = self._prefixes.reusable(prompt)
         self._prefixes.add(prompt, request.conversation)
         start, output = time.monotonic(), None
@@ -110,21 +77,20 @@ class VllmEngine:
             raise EngineError(f"{self._name}: {type(error).__name__}: {error}") from error
         if output is None:
             raise EngineError(f"{self._name}: the engine gave no output")
-        answer, cached = output.outputs[0], output.num_cached_tokens or 0
-        self._prefixes.add([*prompt, *answer.token_ids], request.conversation)
-        self._reusable, self._cached = self._reusable + reusable, self._cached + cached
-        logprobs = answer.logprobs[0] if request.choices and answer.logprobs else {}
-        return Completion(
-            text=answer.text,
-            model=self._name,
-            finish_reason=answer.finish_reason or "",
-            prompt_tokens=len(prompt),
-            cached_tokens=cached,
+        answer = completion_of(self._name, output, choice_ids)
+        self._prefixes.add([*prompt, *output.outputs[0].token_ids], request.conversation)
+        self._reusable += reusable
+        self._cached += answer.cached_tokens
+        return replace(
+            answer,
             reusable_tokens=reusable,
-            completion_tokens=len(answer.token_ids),
             seconds=time.monotonic() - start,
-            cost_usd=cost_usd(self._model.price, len(prompt), cached, len(answer.token_ids)),
-            choice_logprobs=_normalised(logprobs, choice_ids) if request.choices else {},
+            cost_usd=cost_usd(
+                self._model.price,
+                answer.prompt_tokens,
+                answer.cached_tokens,
+                answer.completion_tokens,
+            ),
         )
 
     def token_ids(self, messages: list[Message]) -> list[int]:
@@ -177,7 +143,82 @@ class VllmEngine:
         return ids[0]
 
 
-def _sampling(request: Request, max_tokens: int, choice_ids: Mapping[str, int]) -> SamplingParams:
+def _prepare_process(share_cores: bool) -> None:
+    """What vLLM reads from the environment when it is imported."""
+    on_gpu = has_gpu()
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("HF_HUB_OFFLINE", "0" if on_gpu else "1")
+    if not on_gpu:
+        # "auto" pins every thread to one core of a pair of hyperthreads.
+        pinned = ",".join(map(str, cores()))
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind" if share_cores else pinned
+
+
+def engine_options(model: VllmModel) -> dict[str, Any]:
+    """Arguments of vLLM's EngineArgs for a model, on the device that is there."""
+    from vllm.config import StructuredOutputsConfig
+
+    on_gpu = has_gpu()
+    dtype = "float32" if model.dtype == "auto" and not on_gpu else model.dtype
+    embedded_dtype = "bfloat16" if dtype == "bfloat16" else "float32"
+    cpu_only: dict[str, Any] = {
+        "kv_cache_memory_bytes": model.kv_cache_gib << 30,
+        # A seeded request whose prefill is split kills vLLM 0.32 on a CPU: it rewinds the
+        # request's generator, which CPU generators cannot.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(model.max_model_len, _CPU_BATCHED_TOKENS),
+    }
+    return {
+        "model": resolve_checkpoint(model.path, embedded_dtype),
+        "dtype": dtype,
+        "max_model_len": model.max_model_len,
+        "max_num_seqs": model.max_num_seqs,
+        "block_size": model.block_size,
+        "gpu_memory_utilization": model.gpu_memory_utilization,
+        "tensor_parallel_size": model.tensor_parallel_size,
+        "enable_prefix_caching": model.enable_prefix_caching,
+        "trust_remote_code": model.trust_remote_code,
+        "enforce_eager": not on_gpu,
+        "disable_log_stats": False,
+        "generation_config": "vllm",  # sampling is the request's, not the checkpoint's
+        "max_logprobs": _MAX_CHOICES,
+        # A small model fills free whitespace without end.
+        "structured_outputs_config": StructuredOutputsConfig(
+            backend="xgrammar", disable_any_whitespace=True
+        ),
+        **({} if on_gpu else cpu_only),
+    }
+
+
+def completion_of(name: str, output: RequestOutput, choice_ids: Mapping[str, int]) -> Completion:
+    """A vLLM output as a completion, without what only the engine knows: time, price, trie.
+
+    Args:
+        choice_ids: token id of each of the request's choices.
+    """
+    answer = output.outputs[0]
+    logprobs = answer.logprobs[0] if choice_ids and answer.logprobs else {}
+    return Completion(
+        text=answer.text,
+        model=name,
+        finish_reason=answer.finish_reason or "",
+        prompt_tokens=len(output.prompt_token_ids or ()),
+        cached_tokens=output.num_cached_tokens or 0,
+        completion_tokens=len(answer.token_ids),
+        seconds=0.0,
+        choice_logprobs=_normalised(logprobs, choice_ids) if choice_ids else {},
+    )
+
+
+def sampling_params(
+    request: Request, max_tokens: int, choice_ids: Mapping[str, int]
+) -> SamplingParams:
+    """The request in vLLM's words.
+
+    Args:
+        max_tokens: of the request, or what the prompt leaves room for.
+        choice_ids: token id of each of the request's choices.
+    """
     from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
     if request.choices:
