@@ -19,7 +19,8 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/rollout_throughput.py --json runs/bench/rollout_throughput.json
+	for name in rollout_throughput prefix_cache scaling persona_filter recovery; do \
+	    $(BIN)/python benchmarks/$$name.py --json runs/bench/$$name.json || exit 1; done
 
 clean:
 	rm -rf .venv runs

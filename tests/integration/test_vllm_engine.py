@@ -61,6 +61,29 @@ def test_usage_is_counted_and_prefixes_are_cached(engine, runner):
     assert (cold.model, cold.finish_reason) == ("tiny", "length")
 
 
+def test_what_is_reported_as_cached_is_what_vllm_counts(engine, runner):
+    async def talk():
+        await engine.forget_prefixes()
+        hits, load = engine.stats.prefix_hits, engine.load()
+        asked = [*CHAT, {"role": "user", "content": "And then? " * 20}]
+        answers = []
+        for end in (2, 3, 3):
+            requests = [
+                Request(asked[:end], max_tokens=4, seed=n, conversation="tree") for n in range(3)
+            ]
+            answers += await asyncio.gather(*map(engine.complete, requests))
+        engine.release("tree")
+        return answers, engine.stats.prefix_hits - hits, load, engine.load()
+
+    answers, hits, before, after = runner.run(talk())
+    assert hits == sum(answer.cached_tokens for answer in answers) > 0
+    assert all(answer.cached_tokens <= answer.reusable_tokens for answer in answers)
+    assert answers[-1].reusable_tokens > answers[0].reusable_tokens == 0
+    reusable = sum(answer.reusable_tokens for answer in answers)
+    assert after.reusable_tokens - before.reusable_tokens == reusable
+    assert (after.running, after.waiting) == (0, 0)
+
+
 def test_a_long_seeded_prompt_does_not_kill_the_engine(engine, runner):
     # Split prefills of seeded requests end vLLM's CPU engine; see VllmEngine.
     async def crowd():

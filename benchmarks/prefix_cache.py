@@ -1,0 +1,144 @@
+"""Prompt tokens that a rollout gets from the prefix cache, beside the most that it could get.
+
+    python benchmarks/prefix_cache.py --trees 16 --turns 3 --json FILE
+
+Variants, in rotated order on one engine, each from an empty cache:
+  rollout    this project's prompts: what stays the same comes first, histories grow at their end
+  time stamp the same prompts after one line that differs from call to call, as a time or a request
+             id at the top of a system prompt does
+
+The most that could be served is what a trie over the token ids really sent has in common, in whole
+blocks of the engine's size (`aloe.engines.prefix`). It does not depend on the machine's speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from measuring import ROLES, median, rotated, tree_seeds, write_json
+from rich.console import Console
+from rich.table import Table
+
+from aloe.config import DialogueConfig, Sampling, VllmModel
+from aloe.dialogue.tree import TreeSeed, grow_tree
+from aloe.engines import Completion, Engine, Request
+from aloe.engines.actors import AdmissionGate
+from aloe.engines.base import Load
+from aloe.engines.vllm import VllmEngine
+
+TOKENS = ("prompt_tokens", "cached_tokens", "reusable_tokens")
+
+
+@dataclass
+class Stamped:
+    """Puts a line of its own before each request's first message."""
+
+    engine: Engine
+    numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    async def complete(self, request: Request) -> Completion:
+        first, *others = request.messages
+        stamp = f"Request {next(self.numbers)}.\n\n{first['content']}"
+        messages = [{"role": first["role"], "content": stamp}, *others]
+        return await self.engine.complete(replace(request, messages=messages))
+
+    def load(self) -> Load:
+        return self.engine.load()
+
+    def release(self, conversation: str) -> None:
+        self.engine.release(conversation)
+
+    def close(self) -> None:
+        return None
+
+
+async def rollout(
+    engine: VllmEngine, speaker: Engine, trees: list[TreeSeed], config: DialogueConfig
+) -> dict[str, dict[str, int]]:
+    """Tokens by role, and under ``vLLM`` the engine's own counters."""
+    await engine.forget_prefixes()
+    queries, hits = engine.stats.prefix_queries, engine.stats.prefix_hits
+    gate = AdmissionGate(lambda: [engine.load()], most=128)
+
+    async def grow(tree: TreeSeed) -> list[dict[str, Any]]:
+        async with gate.admitted():
+            rows = await grow_tree(tree, dict.fromkeys(ROLES, speaker), config)
+            engine.release(tree.tree_id)
+            return rows
+
+    grown = await asyncio.gather(*map(grow, trees))
+    found = {role: dict.fromkeys(TOKENS, 0) for role in ROLES}
+    for call in (call for rows in grown for row in rows for call in row["calls"]):
+        for key in TOKENS:
+            found[call["role"]][key] += call[key]
+    found["all"] = {key: sum(found[role][key] for role in ROLES) for key in TOKENS}
+    found["vLLM's counters"] = {
+        "prompt_tokens": engine.stats.prefix_queries - queries,
+        "cached_tokens": engine.stats.prefix_hits - hits,
+        "reusable_tokens": found["all"]["reusable_tokens"],
+    }
+    return found
+
+
+async def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, dict[str, int]]]]:
+    model = VllmModel(
+        backend="vllm",
+        path=arguments.model,
+        max_num_seqs=64,
+        kv_cache_gib=arguments.kv_gib,
+        block_size=arguments.block_size,
+    )
+    config = DialogueConfig(
+        turns=arguments.turns,
+        tries=8,
+        sampling=Sampling(temperature=0.8, max_tokens=arguments.max_tokens),
+        induction_max_tokens=100,
+    )
+    trees = tree_seeds(arguments.trees)
+    engine = VllmEngine("bench", model)
+    speakers: dict[str, Engine] = {"rollout": engine, "time stamp": Stamped(engine)}
+    runs: dict[str, list[dict[str, dict[str, int]]]] = {name: [] for name in speakers}
+    for repeat in range(arguments.repeats):
+        for name in rotated(speakers, repeat):
+            runs[name].append(await rollout(engine, speakers[name], trees, config))
+    engine.close()
+    return runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trees", type=int, default=16)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--max-tokens", type=int, default=60)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--kv-gib", type=int, default=4)
+    parser.add_argument("--block-size", type=int, default=32)
+    parser.add_argument("--model", default="embedded://smollm2-135m")
+    parser.add_argument("--json", type=Path, help="where to write the numbers")
+    arguments = parser.parse_args()
+
+    runs = asyncio.run(measure(arguments))
+    table = Table("variant", "role", "prompt", "cached", "reusable", "cached/prompt", "optimum")
+    optimum: dict[str, float] = {}
+    for name, part in runs.items():
+        for role in part[0]:
+            sums = {key: median([run[role] for run in part], key) for key in TOKENS}
+            prompt, cached, reusable = sums.values()
+            best = cached / reusable if reusable else float("nan")
+            shown = (f"{prompt:,.0f}", f"{cached:,.0f}", f"{reusable:,.0f}")
+            table.add_row(name, role, *shown, f"{cached / prompt:.1%}", f"{best:.1%}")
+            optimum |= {name: best} if role == "all" else {}
+    console = Console()
+    console.print(table)
+    ratios = {"optimum": optimum["rollout"]}
+    console.print(f"optimum: {ratios['optimum']:.3f}")
+    write_json(arguments, ratios, runs)
+
+
+if __name__ == "__main__":
+    main()
