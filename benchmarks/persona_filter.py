@@ -26,10 +26,7 @@ candidate. Accept sets that differ end the benchmark.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import os
-import platform
 import random
 import re
 import statistics
@@ -43,6 +40,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from measuring import write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -348,19 +346,8 @@ def main() -> None:
     console.print(table)
     print_fit(line, console)
     console.print(", ".join(f"{name} / filter {ratio:.1f}" for name, ratio in ratios.items()))
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        settings = {k: v for k, v in vars(arguments).items() if k != "json"}
-        machine = {"cores": os.cpu_count(), "machine": platform.machine()}
-        document = {
-            "ratios": ratios,
-            "settings": settings | {"threshold": THRESHOLD, "target": TARGET},
-            "machine": machine,
-            "medians": rows,
-            "fit": line,
-            "runs": [asdict(run) | {"kept": int(run.kept.sum()), "elapsed": []} for run in runs],
-        }
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    every = [asdict(run) | {"kept": int(run.kept.sum()), "elapsed": []} for run in runs]
+    write_json(arguments, ratios, {"medians": rows, "fit": line, "every": every})
 
 
 if __name__ == "__main__":

@@ -139,9 +139,10 @@ def main() -> None:
         "same_rows": float(same),
     }
 
-    table = Table("rollout", *(key.replace("_", " ") for key in runs["disturbed"]))
+    keys = ("seconds", "kills", "restarted_parts", "trees", "failed_trees")
+    table = Table("rollout", *(key.replace("_", " ") for key in keys))
     for name, run in runs.items():
-        table.add_row(name, *(f"{value:.4g}" for value in run.values()))
+        table.add_row(name, *(f"{run[key]:.4g}" for key in keys))
     console = Console()
     console.print(table)
     console.print(

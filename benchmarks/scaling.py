@@ -32,8 +32,10 @@ from aloe.dialogue import rollout_dialogues
 from aloe.schema import PERSONAS
 from aloe.storage import Manifest, Store
 
-ACTOR = "ray::MapWorker(MapBatches(RolloutWorker))"
-"""How the operating system names the process of a rollout actor."""
+_ACTOR = "ray::MapWorker"
+"""How the name of a rollout actor's process begins; Ray adds more once the actor is ready."""
+_STEADY = 0.9
+"""Share of the parts up to whose end a rollout counts as steady."""
 
 Run = dict[str, Any]
 
@@ -86,7 +88,7 @@ def actor_processes() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if process.cmdline()[:1] == [ACTOR]:
+            if "".join(process.cmdline()[:1]).startswith(_ACTOR):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
@@ -150,17 +152,18 @@ def roll_out_on(folder: str, actors: int, arguments: argparse.Namespace) -> Run:
     watch.stop()
     ends = sorted(path.stat().st_mtime for path in Path(folder, "dialogue", "parts").iterdir())
     ray.shutdown()
-    # A tree that ends late leaves actors without work, which a long rollout hardly feels.
-    steady = ends[int(0.9 * len(ends)) - 1]
+    # At the end actors run out of work, which a long rollout hardly feels.
+    most = max(int(_STEADY * len(ends)), 1)
+    steady_s = ends[most - 1] - watch.begun
     return {
         "actors": actors,
         "trees": trees,
         "parts": len(ends),
         "start_s": watch.begun - started,
         "seconds": ends[-1] - watch.begun,
-        "steady_s": steady - watch.begun,
+        "steady_s": steady_s,
         "trees_per_s": trees / (ends[-1] - watch.begun),
-        "steady_trees_per_s": 0.9 * trees / (steady - watch.begun),
+        "steady_trees_per_s": trees * most / len(ends) / steady_s,
         "actor_mib": watch.actor_mib,
         "actor_cpu_s": sum(watch.actor_cpu_s.values()),
         "driver_cpu_s": driver_cpu_s,

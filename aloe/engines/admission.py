@@ -4,6 +4,10 @@ Enough to fill the engine, never into thrash. It touches no clock and no engine:
 function of the state and of what was seen. More conversations are admitted while the engine has
 room; none while it has a queue; fewer when calls lose their KV cache (preemption), or when
 prefixes are gone before they are used again, because too many conversations share the cache.
+
+A conversation enters with a short history and stays until it ends. So a limit that is too high
+shows late, and a cut takes effect late: until the first cut the limit grows quickly, after it only
+by a little each time that the open conversations have shown that they fit.
 """
 
 from __future__ import annotations
@@ -17,12 +21,18 @@ from aloe.engines.base import Load
 Verdict = Literal["room", "full", "thrash"]
 
 _FULL_KV = 0.85
-"""KV usage from which on nobody new is admitted: running calls still grow."""
+"""KV usage above which nobody new is admitted: running calls still grow."""
 _LOST_PREFIX = 0.3
 """Share of reusable prompt tokens computed again from which on the cache counts as thrashing."""
 _ENOUGH_TOKENS = 2048
 """Reusable tokens that a look at the prefix cache needs at least."""
 _GROWTH, _CUT = 1.25, 0.75
+_CAREFUL_GROWTH = 1 / 16
+"""Growth of a limit that was cut before: far less than a cut, so that it stays near the edge."""
+_LOOK_TOKENS = 1024
+"""Reusable tokens per open conversation that make a look after a cut: some calls of each."""
+_LOOK_OBSERVATIONS = 240
+"""Observations that make a look where fewer tokens come, as from an engine without a cache."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,10 @@ class Admission:
     preemptions: int = 0
     reusable_tokens: int = 0
     cached_tokens: int = 0
+    careful: bool = False
+    """The limit was cut before: it grows by looks."""
+    observations: int = 0
+    """Since the last look."""
 
 
 def begin(load: Load, most: int) -> Admission:
@@ -51,15 +65,27 @@ def observe(state: Admission, load: Load, open_now: int) -> Admission:
             engine, so it does not grow.
     """
     verdict = judge(state, load)
+    state = replace(state, observations=state.observations + 1)
     if verdict == "thrash":
-        limit = min(state.limit, open_now)
-        return _counted(replace(state, limit=max(int(limit * _CUT), 1)), load)
-    if verdict == "room" and open_now >= state.limit:
-        grown = max(state.limit + 1, int(state.limit * _GROWTH))
+        # Of what is open, not of the limit: those over the limit leave only when they end, and
+        # until then the same thrash is seen again and again.
+        limit = max(min(state.limit, int(open_now * _CUT)), 1)
+        return _counted(replace(state, limit=limit, careful=True), load)
+    looked = _looked(state, load)
+    if verdict == "room" and open_now >= state.limit and (looked or not state.careful):
+        growth = _CAREFUL_GROWTH if state.careful else _GROWTH - 1
+        grown = state.limit + max(int(state.limit * growth), 1)
         state = replace(state, limit=min(grown, state.most))
     # Until enough prompts have been seen, the counters of the last look stand.
-    looked = load.reusable_tokens - state.reusable_tokens >= _ENOUGH_TOKENS
     return _counted(state, load) if looked else replace(state, preemptions=load.preemptions)
+
+
+def _looked(state: Admission, load: Load) -> bool:
+    reusable = load.reusable_tokens - state.reusable_tokens
+    if not state.careful:
+        return reusable >= _ENOUGH_TOKENS
+    tokens = max(_LOOK_TOKENS * state.limit, _ENOUGH_TOKENS)
+    return reusable >= tokens or state.observations >= _LOOK_OBSERVATIONS
 
 
 def judge(state: Admission, load: Load) -> Verdict:
@@ -70,9 +96,7 @@ def judge(state: Admission, load: Load) -> Verdict:
         return "thrash"
     if reusable >= _ENOUGH_TOKENS and lost > _LOST_PREFIX * reusable:
         return "thrash"
-    if load.waiting or load.running >= load.capacity or load.kv_usage > _FULL_KV:
-        return "full"
-    return "room"
+    return "full" if _full(load) else "room"
 
 
 def busiest(loads: Iterable[Load]) -> Load:
@@ -82,7 +106,7 @@ def busiest(loads: Iterable[Load]) -> Load:
         ValueError: there is no engine.
     """
     every = list(loads)
-    fullest = max(every, key=lambda load: (load.waiting, load.kv_usage, _share(load)))
+    fullest = max(every, key=_fullness)
     return replace(
         fullest,
         preemptions=sum(load.preemptions for load in every),
@@ -91,8 +115,12 @@ def busiest(loads: Iterable[Load]) -> Load:
     )
 
 
-def _share(load: Load) -> float:
-    return load.running / load.capacity
+def _full(load: Load) -> bool:
+    return load.waiting > 0 or load.running >= load.capacity or load.kv_usage > _FULL_KV
+
+
+def _fullness(load: Load) -> tuple[bool, int, float, float]:
+    return _full(load), load.waiting, load.kv_usage, load.running / load.capacity
 
 
 def _counted(state: Admission, load: Load) -> Admission:
@@ -101,4 +129,5 @@ def _counted(state: Admission, load: Load) -> Admission:
         preemptions=load.preemptions,
         reusable_tokens=load.reusable_tokens,
         cached_tokens=load.cached_tokens,
+        observations=0,
     )

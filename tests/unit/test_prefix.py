@@ -40,6 +40,37 @@ def test_a_released_conversation_leaves_what_others_used_too(block, mine, others
     assert index.reusable(prompt) == longest_common(block, prompt, others)
 
 
+@given(
+    st.integers(1, 4),
+    st.lists(st.tuples(st.sampled_from("abc"), st.lists(st.integers(0, 1), max_size=12))),
+)
+def test_blocks_of_several_stay_and_blocks_of_one_go(block, added):
+    index = PrefixIndex(block)
+    users: dict[tuple[int, ...], set[str]] = {}
+    for name, ids in added:
+        index.add(ids, name)
+        for end in range(block, len(ids) + 1, block):
+            users.setdefault(tuple(ids[:end]), set()).add(name)
+    assert len(index) == len(users)
+    for name in "abc":
+        index.release(name)
+    shared = [path for path, names in users.items() if len(names) > 1]
+    assert len(index) == len(shared)
+    for path in users:
+        known = max((len(own) for own in shared if path[: len(own)] == own), default=0)
+        assert index.reusable([*path, 9]) == known
+
+
+def test_a_block_counts_only_behind_the_blocks_before_it():
+    index = PrefixIndex(2)
+    index.add([1, 1, 2, 2, 3, 3], "a")
+    assert index.reusable([2, 2, 3, 3, 0]) == 0
+    assert index.reusable([1, 1, 3, 3, 0]) == 2
+    index.release("a")
+    index.add([1, 1], "b")
+    assert index.reusable([1, 1, 2, 2, 3, 3, 0]) == 2
+
+
 def test_memory_follows_the_open_conversations():
     index = PrefixIndex(2)
     system = [7] * 10
