@@ -31,7 +31,7 @@ def config(tmp_path_factory) -> Path:
     }
     values = scripted_values(folder, latency_s=0.05)
     values["models"]["tiny"] = tiny
-    values["dialogue"]["actors"] = {"in_flight": 2}
+    values["dialogue"] |= {"actors": {"in_flight": 2}, "part_size": 1}
     values["evaluation"] = {
         "policies": {"base": "model:tiny", "dpo": "dpo"},
         "turns": 2,

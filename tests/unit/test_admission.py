@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aloe.engines.admission import Admission, begin, busiest, judge, observe
@@ -106,6 +106,8 @@ def test_without_a_prefix_cache_it_grows_again_too():
 
 
 @given(st.lists(loads, min_size=1, max_size=5))
+@example([Load(8, 0, 8, kv_usage=0.1), Load(1, 0, 64, kv_usage=0.2)])
+@example([Load(7, 0, 8, kv_usage=0.9), Load(8, 0, 8, kv_usage=0.2)])
 def test_no_room_in_one_engine_is_no_room(engines):
     state = Admission(8, 100, *(sum(map(counter, engines)) for counter in COUNTERS))
     assert judge(state, busiest(engines)) == (
