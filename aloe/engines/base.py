@@ -46,11 +46,13 @@ class Completion:
     completion_tokens: int
     seconds: float
     reusable_tokens: int = 0
-    """Prompt tokens that an unlimited prefix cache could have served; 0 if the engine has none."""
+    """Prompt tokens that a cache which keeps all of the open conversations could have served; 0 if
+    the engine has no cache."""
     cost_usd: float = 0.0
     """Price of the call, by the model's ``price`` in the configuration."""
     choice_logprobs: dict[str, float] = field(default_factory=dict)
-    """Choice -> natural log of its probability among the choices (they sum to 1)."""
+    """Choice -> natural log of its probability among the choices (they sum to 1); empty if none of
+    them is among a server's likeliest answers."""
 
 
 @dataclass(frozen=True)

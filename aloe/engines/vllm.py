@@ -62,7 +62,9 @@ class VllmEngine:
             )
         choice_ids = {choice: self._single_token(choice) for choice in request.choices}
         params = sampling_params(request, min(request.max_tokens, room), choice_ids)
-        reusable = self._prefixes.reusable(prompt)
+        # Without a cache nothing is lost that a smaller number of conversations would keep.
+        cached = self._model.enable_prefix_caching
+        reusable = self._prefixes.reusable(prompt) if cached else 0
         self._prefixes.add(prompt, request.conversation)
         start, output = time.monotonic(), None
         self._stats.submitted()
