@@ -74,7 +74,8 @@ ROUNDS = _table(
                     [
                         pa.field("text", pa.string()),
                         pa.field("verdict", pa.string()),  # see aloe.personas.writing.Verdict
-                        pa.field("similarity", pa.float32()),  # null if it was not compared
+                        # Null if it was not compared; of a refused text one over the threshold.
+                        pa.field("similarity", pa.float32()),
                         pa.field("embedding", pa.list_(pa.float32())),  # null if not accepted
                     ]
                 )

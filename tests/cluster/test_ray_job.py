@@ -53,7 +53,7 @@ def cluster(tmp_path_factory) -> Iterator[dict[str, str]]:
         command, env=environment, stdout=log, stderr=log, start_new_session=True
     )
     address = f"http://127.0.0.1:{dashboard}"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not answers(address):
         assert head.poll() is None, (home / "head.log").read_text()[-3000:]
         assert time.monotonic() < deadline
