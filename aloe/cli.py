@@ -17,6 +17,7 @@ import typer
 from aloe.config import Config
 from aloe.config_file import dump_config, load_config
 from aloe.errors import EngineDied, StageFailed, UserError
+from aloe.interrupt import interruptible
 from aloe.progress import console, say, use_json
 from aloe.runtime import machine_has_gpu
 
@@ -65,7 +66,8 @@ def _stage(context: typer.Context, config: str, name: str, as_json: bool) -> Non
 @contextmanager
 def _resumable() -> Iterator[None]:
     try:
-        yield
+        with interruptible():
+            yield
     except KeyboardInterrupt:
         say("aloe: interrupted; the same command goes on from here")
         raise typer.Exit(130) from None

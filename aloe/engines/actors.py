@@ -15,6 +15,7 @@ from aloe.engines.base import Engine, Load
 from aloe.engines.gate import Gate
 from aloe.engines.pool import Pools
 from aloe.engines.speakers import Speakers
+from aloe.interrupt import raise_if_interrupted
 
 if TYPE_CHECKING:
     import ray.data
@@ -148,7 +149,9 @@ def run_rows(
             max_concurrent_calls_per_actor=fair,
         ),
     )
-    yield from dataset.iter_rows()
+    for row in dataset.iter_rows():
+        raise_if_interrupted()
+        yield row
 
 
 def _configure(context: ray.data.DataContext) -> None:
