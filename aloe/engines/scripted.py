@@ -51,6 +51,7 @@ class ScriptedEngine:
     def __init__(self, name: str, model: ScriptedModel) -> None:
         self._name, self._model = name, model
         self._clock = StepClock(model.step_s, model.step_s_per_sequence, model.max_num_seqs)
+        self._steps_take_time = model.step_s > 0 or model.step_s_per_sequence > 0
         self._in_flight = 0
 
     async def complete(self, request: Request) -> Completion:
@@ -59,7 +60,7 @@ class ScriptedEngine:
         try:
             if self._model.latency_s:
                 await asyncio.sleep(self._model.latency_s)
-            if self._model.step_s:
+            if self._steps_take_time:
                 await self._clock.take(answer.completion_tokens)
         finally:
             self._in_flight -= 1
@@ -93,7 +94,7 @@ class ScriptedEngine:
         )
 
     def load(self) -> Load:
-        if self._model.step_s:
+        if self._steps_take_time:
             return Load(self._clock.running, self._clock.waiting, self._model.max_num_seqs)
         return Load(self._in_flight, 0, self._model.max_num_seqs)
 
