@@ -25,12 +25,13 @@ import pyarrow.compute as pc
 
 from aloe.schema import ERRORS, NODES, PERSONAS
 from aloe.storage import Store, Usage
-from aloe.storage.slices import read_slice
+from aloe.storage.slices import read_column, read_slice
 
 Row = dict[str, Any]
 
 STAGE = "dialogue"
 _PLAN = f"{STAGE}/plan.json"
+_PERSONAS = "personas/personas.parquet"
 _MARKERS_AT_ONCE = 1000
 _PARTS_PER_ACTOR = 8
 """Parts that every actor should get at least, so that they end at about the same time."""
@@ -97,14 +98,14 @@ def begin_plan(store: Store, most: int, actors: int) -> Plan:
 
 def rolled_out(store: Store) -> npt.NDArray[np.int64]:
     """Row numbers in ``personas.parquet`` of those that get a tree: all but the benchmark's."""
-    splits = store.read_table("personas/personas.parquet", PERSONAS, ["split"])["split"]
+    splits = read_column(store, _PERSONAS, PERSONAS, "split")
     benchmark = pc.equal(splits, "benchmark").to_numpy(zero_copy_only=False)
     return np.flatnonzero(~benchmark)
 
 
 def read_personas(store: Store, rows: npt.NDArray[np.int64]) -> list[Row]:
     """Rows of `aloe.schema.PERSONAS` by their numbers, in order."""
-    return read_slice(store, "personas/personas.parquet", PERSONAS, rows).to_pylist()
+    return read_slice(store, _PERSONAS, PERSONAS, rows).to_pylist()
 
 
 def missing_parts(store: Store, plan: Plan) -> list[int]:
