@@ -9,13 +9,12 @@ from aloe.config import Config, speaker_settings, speakers_of
 from aloe.dialogue import parts
 from aloe.dialogue.parts import STAGE, Plan
 from aloe.dialogue.worker import RolloutWorker
-from aloe.engines import gpus_for
-from aloe.engines.actors import most_open, run_rows
-from aloe.engines.pool import open_pools, pool_resources, pooled_models
+from aloe.engines.actors import most_open, reserve, run_rows
+from aloe.engines.pool import open_pools, pooled_models
 from aloe.errors import StageFailed
 from aloe.progress import meter, say
 from aloe.roles.prompts import prompts_version
-from aloe.runtime import connect, require_resources
+from aloe.runtime import connect
 from aloe.storage import Manifest, Store, stage_manifest
 
 
@@ -81,15 +80,8 @@ def _roll_out(config: Config, store: Store, plan: Plan, todo: list[int], fingerp
     models = speakers_of(config, list(config.roles.model_dump().values()))
     actors = config.dialogue.actors
     pooled = pooled_models(models)
-    gpus = gpus_for(actors, (model for name, model in models.items() if name not in pooled))
-    pool_gpus, pool_cpus = pool_resources(pooled)
     connect(config.ray)
-    require_resources(
-        config.ray,
-        "dialogue.actors",
-        gpus * actors.min + pool_gpus,
-        actors.num_cpus * actors.min + pool_cpus,
-    )
+    gpus = reserve(config.ray, "dialogue.actors", actors, models, pooled)
     # One more than is needed, so that the next part's personas are there when a tree ends.
     in_flight = -(-most_open(actors, models.values()) // plan.part_size) + 1
     before = parts.total(store)

@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from aloe.config import ActorPool, ModelConfig, OpenAIModel, VllmModel
+from aloe.config import ActorPool, ModelConfig, OpenAIModel, RayConfig, VllmModel
 from aloe.engines.admission import Admission, begin, busiest, observe
 from aloe.engines.base import Engine, Load
 from aloe.engines.gate import Gate
-from aloe.engines.pool import Pools
-from aloe.engines.speakers import Speakers
+from aloe.engines.pool import Pools, pool_resources
+from aloe.engines.speakers import Speakers, gpus_for
 from aloe.interrupt import raise_if_interrupted
+from aloe.runtime import require_resources
 
 if TYPE_CHECKING:
     import ray.data
@@ -91,6 +92,36 @@ class EngineWorker:
     def __del__(self) -> None:
         # Ray Data lets go of the worker before its process ends: engines stop without a traceback.
         self._speakers.close()
+
+
+def reserve(
+    ray_config: RayConfig,
+    key: str,
+    actors: ActorPool,
+    models: Mapping[str, ModelConfig],
+    pooled: Mapping[str, VllmModel],
+    more_cpus: float = 0.0,
+) -> float:
+    """(Logical) GPUs that one actor reserves, if the cluster can place all that is needed.
+
+    Args:
+        key: the setting that asks; named in the error.
+        models: of the actors, by name; those that are not pooled live in each actor.
+        pooled: models with engines of their own, see `aloe.engines.pool.pooled_models`.
+        more_cpus: CPUs of what else the stage starts.
+
+    Raises:
+        UserError: see `aloe.runtime.require_resources`.
+    """
+    gpus = gpus_for(actors, (model for name, model in models.items() if name not in pooled))
+    pool_gpus, pool_cpus = pool_resources(pooled)
+    require_resources(
+        ray_config,
+        key,
+        actors.min * gpus + pool_gpus,
+        actors.min * actors.num_cpus + pool_cpus + more_cpus,
+    )
+    return gpus
 
 
 def most_open(actors: ActorPool, models: Iterable[ModelConfig]) -> int:

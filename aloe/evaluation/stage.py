@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
 from typing import Any
 
-from aloe.config import Config, ModelConfig, VllmModel, speaker_settings
-from aloe.engines import check_models, gpus_for
-from aloe.engines.actors import most_open, run_rows
-from aloe.engines.pool import Pools, open_pools, pool_resources, pooled_models
+from aloe.config import Config, speaker_settings
+from aloe.engines import check_models
+from aloe.engines.actors import most_open, reserve, run_rows
+from aloe.engines.pool import open_pools, pooled_models
 from aloe.errors import StageFailed, UserError
 from aloe.evaluation.policies import cast_of, policy_model, stages_before
 from aloe.evaluation.results import benchmark_results, cases_by_policy
@@ -18,7 +17,7 @@ from aloe.evaluation.table import evaluation_table
 from aloe.evaluation.worker import CaseWorker
 from aloe.progress import console, meter
 from aloe.roles.prompts import prompts_version
-from aloe.runtime import connect, require_resources
+from aloe.runtime import connect
 from aloe.schema import ERRORS, PERSONAS, SCORES, derive_seed, stable_id
 from aloe.storage import Manifest, Store, Usage, stage_manifest
 
@@ -139,48 +138,36 @@ def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
     pooled = pooled_models(everyone)
     lasting = {name: model for name, model in pooled.items() if name in config.models}
     connect(config.ray)
-    _require(config, pooled, lasting, casts)
+    actors = config.evaluation.actors
+    # Of all policies, before the first is played.
+    gpus = {
+        policy: reserve(
+            config.ray,
+            "evaluation.actors",
+            actors,
+            cast,
+            lasting | {name: model for name, model in pooled.items() if name in cast},
+        )
+        for policy, cast in casts.items()
+    }
     total, left = sum(map(len, cases.values())), sum(map(len, todo.values()))
     with (
         open_pools(lasting, config.storage) as pools,
         meter("benchmark cases", total, total - left) as advance,
     ):
         for policy, rows in todo.items():
-            own = {name: m for name, m in pooled.items() if name in casts[policy].keys() - lasting}
+            cast = casts[policy]
+            own = {name: model for name, model in pooled.items() if name in cast.keys() - lasting}
             with open_pools(own, config.storage) as more:
-                for tokens in _play_policy(config, store, policy, rows, {**pools, **more}):
-                    advance(1, tokens)
-
-
-def _require(
-    config: Config,
-    pooled: dict[str, VllmModel],
-    lasting: dict[str, VllmModel],
-    casts: dict[str, dict[str, ModelConfig]],
-) -> None:
-    """Refuse at once what the cluster can never place: see `require_resources`."""
-    actors = config.evaluation.actors
-    for cast in casts.values():
-        gpus, cpus = pool_resources(lasting | {n: m for n, m in pooled.items() if n in cast})
-        inside = gpus_for(actors, (model for name, model in cast.items() if name not in pooled))
-        require_resources(
-            config.ray,
-            "evaluation.actors",
-            gpus + inside * actors.min,
-            cpus + actors.num_cpus * actors.min,
-        )
-
-
-def _play_policy(
-    config: Config, store: Store, policy: str, rows: list[Row], pools: Pools
-) -> Iterator[int]:
-    """Play a policy's cases; yields the completion tokens of each as it ends."""
-    actors, cast = config.evaluation.actors, cast_of(config, store, policy)[1]
-    gpus = gpus_for(actors, (model for name, model in cast.items() if name not in pools))
-    arguments = {"config": config, "store": store, "policy": policy, "pools": pools}
-    in_flight = most_open(actors, cast.values())
-    for row in run_rows(rows, CaseWorker, arguments, actors, gpus, in_flight):
-        yield int(row["completion_tokens"])
+                arguments = {
+                    "config": config,
+                    "store": store,
+                    "policy": policy,
+                    "pools": {**pools, **more},
+                }
+                in_flight = most_open(actors, cast.values())
+                for row in run_rows(rows, CaseWorker, arguments, actors, gpus[policy], in_flight):
+                    advance(1, int(row["completion_tokens"]))
 
 
 def _check_failures(config: Config, store: Store, cases: dict[str, list[Row]]) -> int:

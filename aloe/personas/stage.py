@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from aloe.config import Config, PersonasConfig, speaker_settings, speakers_of
-from aloe.engines import gpus_for
-from aloe.engines.actors import most_open, run_rows
-from aloe.engines.pool import open_pools, pool_resources, pooled_models
+from aloe.engines.actors import most_open, reserve, run_rows
+from aloe.engines.pool import open_pools, pooled_models
 from aloe.errors import StageFailed
 from aloe.personas.encode import check_encoder
 from aloe.personas.growth import GrowingPool, growth_of, pool_rows
@@ -25,7 +24,7 @@ from aloe.personas.worker import PersonaWriter
 from aloe.personas.writing import Candidate, Outcome
 from aloe.progress import meter
 from aloe.roles.prompts import prompts_version
-from aloe.runtime import connect, require_resources
+from aloe.runtime import connect
 from aloe.schema import ERRORS, PERSONAS, POOL, stable_id
 from aloe.storage import Manifest, Store, Usage, stage_manifest
 
@@ -148,14 +147,7 @@ def _grow(
     settings, actors = config.personas, config.personas.actors
     models = speakers_of(config, [settings.writer])
     pooled = pooled_models(models)
-    gpus = gpus_for(actors, (model for name, model in models.items() if name not in pooled))
-    pool_gpus, pool_cpus = pool_resources(pooled)
-    require_resources(
-        config.ray,
-        "personas.actors",
-        actors.min * gpus + pool_gpus,
-        actors.min * actors.num_cpus + _KEEPER_CPUS + pool_cpus,
-    )
+    gpus = reserve(config.ray, "personas.actors", actors, models, pooled, _KEEPER_CPUS)
     in_flight = most_open(actors, models.values())
     begin = {kind: starting[kind] for kind in KINDS if not pools[kind].texts}
     keeper: Any = (
