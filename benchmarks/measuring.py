@@ -6,11 +6,12 @@ import json
 import os
 import platform
 import statistics
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from aloe.config import DialogueConfig, Sampling
 from aloe.dialogue.tree import TreeSeed
 from aloe.personas.importing import read_pool_files
 from aloe.roles import Persona
@@ -33,6 +34,27 @@ def tree_seeds(count: int) -> list[TreeSeed]:
         )
         for i in range(count)
     ]
+
+
+def dialogue_arguments(parser: ArgumentParser, trees: int, kv_gib: int) -> None:
+    """Arguments of the benchmarks that roll out trees; the two are their defaults."""
+    parser.add_argument("--trees", type=int, default=trees)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--max-tokens", type=int, default=60)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--kv-gib", type=int, default=kv_gib)
+    parser.add_argument("--model", default="embedded://smollm2-135m")
+    parser.add_argument("--json", type=Path, help="where to write the numbers")
+
+
+def dialogue_config(arguments: Namespace) -> DialogueConfig:
+    """The rollout that `dialogue_arguments` describe."""
+    return DialogueConfig(
+        turns=arguments.turns,
+        tries=8,
+        sampling=Sampling(temperature=0.8, max_tokens=arguments.max_tokens),
+        induction_max_tokens=100,
+    )
 
 
 def rotated(names: Iterable[str], repeat: int) -> list[str]:

@@ -17,14 +17,21 @@ import argparse
 import asyncio
 import itertools
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from measuring import ROLES, median, rotated, tree_seeds, write_json
+from measuring import (
+    ROLES,
+    dialogue_arguments,
+    dialogue_config,
+    median,
+    rotated,
+    tree_seeds,
+    write_json,
+)
 from rich.console import Console
 from rich.table import Table
 
-from aloe.config import DialogueConfig, Sampling, VllmModel
+from aloe.config import DialogueConfig, VllmModel
 from aloe.dialogue.tree import TreeSeed, grow_tree
 from aloe.engines import Completion, Engine, Request
 from aloe.engines.actors import AdmissionGate
@@ -93,12 +100,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, dic
         kv_cache_gib=arguments.kv_gib,
         block_size=arguments.block_size,
     )
-    config = DialogueConfig(
-        turns=arguments.turns,
-        tries=8,
-        sampling=Sampling(temperature=0.8, max_tokens=arguments.max_tokens),
-        induction_max_tokens=100,
-    )
+    config = dialogue_config(arguments)
     trees = tree_seeds(arguments.trees)
     engine = VllmEngine("bench", model)
     speakers: dict[str, Engine] = {"rollout": engine, "time stamp": Stamped(engine)}
@@ -112,14 +114,8 @@ async def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trees", type=int, default=16)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--max-tokens", type=int, default=60)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--kv-gib", type=int, default=4)
+    dialogue_arguments(parser, trees=16, kv_gib=4)
     parser.add_argument("--block-size", type=int, default=32)
-    parser.add_argument("--model", default="embedded://smollm2-135m")
-    parser.add_argument("--json", type=Path, help="where to write the numbers")
     arguments = parser.parse_args()
 
     runs = asyncio.run(measure(arguments))

@@ -29,14 +29,21 @@ import pstats
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from measuring import ROLES, median, rotated, tree_seeds, write_json
+from measuring import (
+    ROLES,
+    dialogue_arguments,
+    dialogue_config,
+    median,
+    rotated,
+    tree_seeds,
+    write_json,
+)
 from rich.console import Console
 from rich.table import Table
 
-from aloe.config import DialogueConfig, Sampling, ScriptedModel, VllmModel
+from aloe.config import DialogueConfig, ScriptedModel, VllmModel
 from aloe.dialogue.tree import TreeSeed, grow_tree
 from aloe.engines import Completion, Engine, Request
 from aloe.engines.actors import AdmissionGate
@@ -302,25 +309,14 @@ def measure_gpu_model(trees: list[TreeSeed], repeats: int) -> Runs:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trees", type=int, default=64)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--max-tokens", type=int, default=60)
-    parser.add_argument("--repeats", type=int, default=3)
+    dialogue_arguments(parser, trees=64, kv_gib=6)
     parser.add_argument("--prefix-cache", choices=["on", "off", "both"], default="both")
     parser.add_argument("--uncached-trees", type=int, default=16, help="trees without the cache")
     parser.add_argument("--sequential-trees", type=int, default=1, help="0 leaves it out")
-    parser.add_argument("--kv-gib", type=int, default=6)
-    parser.add_argument("--model", default="embedded://smollm2-135m")
     parser.add_argument("--profile", action="store_true", help="where the driver's time goes")
-    parser.add_argument("--json", type=Path, help="where to write the numbers")
     arguments = parser.parse_args()
 
-    config = DialogueConfig(
-        turns=arguments.turns,
-        tries=8,
-        sampling=Sampling(temperature=0.8, max_tokens=arguments.max_tokens),
-        induction_max_tokens=100,
-    )
+    config = dialogue_config(arguments)
     trees = tree_seeds(arguments.trees)
     runs: Runs = measure_gpu_model(trees, arguments.repeats)
     caches = {"on": [True], "off": [False], "both": [True, False]}[arguments.prefix_cache]

@@ -16,6 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
+import fsspec
+import pytest
+
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 """All of the environment that a test's S3 access may lean on."""
 
@@ -36,6 +39,18 @@ def moto_server() -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def bucket_of_the_environment() -> Iterator[str]:
+    """URL of a fresh bucket; how to reach it is said by the environment alone."""
+    region = {"AWS_DEFAULT_REGION": "us-east-1"}
+    with moto_server() as endpoint, pytest.MonkeyPatch.context() as patch:
+        for key, value in {**KEYS, **region, "AWS_ENDPOINT_URL": endpoint}.items():
+            patch.setenv(key, value)
+        fsspec.filesystem("s3").clear_instance_cache()
+        yield "s3://aloe"
+        fsspec.filesystem("s3").clear_instance_cache()
 
 
 def _make_bucket(url: str, process: subprocess.Popen[bytes]) -> None:

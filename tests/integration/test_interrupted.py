@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from s3_server import KEYS, moto_server
+from s3_server import bucket_of_the_environment
 from scripted_runs import persona_rows, scripted_values
 
 from aloe.schema import NODES, PERSONAS
@@ -23,11 +23,8 @@ TREES = 32
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    with moto_server() as endpoint, pytest.MonkeyPatch.context() as patch:
-        region = {"AWS_DEFAULT_REGION": "us-east-1"}
-        for key, value in {**KEYS, **region, "AWS_ENDPOINT_URL": endpoint}.items():
-            patch.setenv(key, value)
-        yield "s3://aloe"
+    with bucket_of_the_environment() as url:
+        yield url
 
 
 @pytest.fixture

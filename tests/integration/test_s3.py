@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import fsspec
 import pytest
-from s3_server import KEYS, moto_server
+from s3_server import bucket_of_the_environment
 from scripted_runs import persona_rows
 
 from aloe.config_file import load_config
@@ -22,14 +21,8 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    with moto_server() as endpoint, pytest.MonkeyPatch.context() as patch:
-        # All from the environment: the configurations below say nothing about storage.
-        region = {"AWS_DEFAULT_REGION": "us-east-1"}
-        for key, value in {**KEYS, **region, "AWS_ENDPOINT_URL": endpoint}.items():
-            patch.setenv(key, value)
-        fsspec.filesystem("s3").clear_instance_cache()
-        yield "s3://aloe"
-        fsspec.filesystem("s3").clear_instance_cache()
+    with bucket_of_the_environment() as url:
+        yield url
 
 
 def prepare(config, store) -> None:
