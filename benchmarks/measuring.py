@@ -37,11 +37,10 @@ def tree_seeds(count: int) -> list[TreeSeed]:
 
 
 def dialogue_arguments(parser: ArgumentParser, trees: int, kv_gib: int) -> None:
-    """Arguments of the benchmarks that roll out trees; the two are their defaults."""
+    """Arguments of what rolls out trees; the two are their defaults."""
     parser.add_argument("--trees", type=int, default=trees)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--max-tokens", type=int, default=60)
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kv-gib", type=int, default=kv_gib)
     parser.add_argument("--model", default="embedded://smollm2-135m")
     parser.add_argument("--json", type=Path, help="where to write the numbers")

@@ -17,7 +17,6 @@ import argparse
 import asyncio
 import itertools
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from measuring import (
     ROLES,
@@ -30,11 +29,11 @@ from measuring import (
 )
 from rich.console import Console
 from rich.table import Table
+from rolling import rollout
 
 from aloe.config import DialogueConfig, VllmModel
-from aloe.dialogue.tree import TreeSeed, grow_tree
+from aloe.dialogue.tree import TreeSeed
 from aloe.engines import Completion, Engine, Request
-from aloe.engines.actors import AdmissionGate
 from aloe.engines.base import Load
 from aloe.engines.vllm import VllmEngine
 
@@ -64,21 +63,13 @@ class Stamped:
         return None
 
 
-async def rollout(
+async def tokens(
     engine: VllmEngine, speaker: Engine, trees: list[TreeSeed], config: DialogueConfig
 ) -> dict[str, dict[str, int]]:
-    """Tokens by role, and under ``vLLM`` the engine's own counters."""
+    """Tokens of a rollout by role, and the engine's own counters."""
     await engine.forget_prefixes()
     queries, hits = engine.stats.prefix_queries, engine.stats.prefix_hits
-    gate = AdmissionGate(lambda: [engine.load()], most=128)
-
-    async def grow(tree: TreeSeed) -> list[dict[str, Any]]:
-        async with gate.admitted():
-            rows = await grow_tree(tree, dict.fromkeys(ROLES, speaker), config)
-            engine.release(tree.tree_id)
-            return rows
-
-    grown = await asyncio.gather(*map(grow, trees))
+    grown = await rollout(engine, dict.fromkeys(ROLES, speaker), trees, config, most=128)
     found = {role: dict.fromkeys(TOKENS, 0) for role in ROLES}
     for call in (call for rows in grown for row in rows for call in row["calls"]):
         for key in TOKENS:
@@ -107,13 +98,14 @@ async def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, dic
     runs: dict[str, list[dict[str, dict[str, int]]]] = {name: [] for name in speakers}
     for repeat in range(arguments.repeats):
         for name in rotated(speakers, repeat):
-            runs[name].append(await rollout(engine, speakers[name], trees, config))
+            runs[name].append(await tokens(engine, speakers[name], trees, config))
     engine.close()
     return runs
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3)
     dialogue_arguments(parser, trees=16, kv_gib=4)
     parser.add_argument("--block-size", type=int, default=32)
     arguments = parser.parse_args()

@@ -38,17 +38,32 @@ class StepClock:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((steps, ended))
         self._turn()
-        await ended
+        try:
+            await ended
+        except asyncio.CancelledError:
+            self._leave(ended)
+            raise
 
-    def _turn(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+    def _leave(self, ended: asyncio.Future[None]) -> None:
+        """A call is given up: its place goes to the next."""
+        self._advance()
+        self._running = [call for call in self._running if call[-1] is not ended]
+        heapq.heapify(self._running)
+        self._waiting = deque(call for call in self._waiting if call[-1] is not ended)
+        self._turn()
+
+    def _advance(self) -> None:
+        """Count the steps since the last look."""
+        now = asyncio.get_running_loop().time()
         if self._running:
             self._steps += (now - self._at) / self._step()
         self._at = now
+
+    def _turn(self) -> None:
+        self._advance()
         while self._running and self._running[0][0] <= self._steps + 1e-6:
             _, _, ended = heapq.heappop(self._running)
-            if not ended.done():  # it may have been cancelled
+            if not ended.done():  # cancelled, but its task has not run since
                 ended.set_result(None)
         while self._waiting and len(self._running) < self._most:
             steps, ended = self._waiting.popleft()
@@ -58,6 +73,7 @@ class StepClock:
         self._timer = None
         if self._running:
             left = max(self._running[0][0] - self._steps, 0.0)
+            loop = asyncio.get_running_loop()
             self._timer = loop.call_later(left * self._step(), self._turn)
 
     def _step(self) -> float:

@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from aloe.runtime import cores, has_gpu
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
+    from vllm.tokenizers import TokenizerLike
 
 _MAX_CHOICES = 32
 _CPU_BATCHED_TOKENS = 4096
@@ -51,8 +52,6 @@ class VllmEngine:
         self._reusable = self._cached = 0
 
     async def complete(self, request: Request) -> Completion:
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
         prompt = self.token_ids(request.messages)
         room = self._model.max_model_len - len(prompt)
         if room < 1:
@@ -60,25 +59,14 @@ class VllmEngine:
                 f"{self._name}: prompt of {len(prompt)} tokens leaves no room in max_model_len "
                 f"{self._model.max_model_len}"
             )
-        choice_ids = {choice: self._single_token(choice) for choice in request.choices}
+        choice_ids = single_tokens(self._name, self._tokenizer, request.choices)
         params = sampling_params(request, min(request.max_tokens, room), choice_ids)
         # Without a cache nothing is lost that a smaller number of conversations would keep.
         cached = self._model.enable_prefix_caching
         reusable = self._prefixes.reusable(prompt) if cached else 0
         self._prefixes.add(prompt, request.conversation)
-        start, output = time.monotonic(), None
-        self._stats.submitted()
-        try:
-            async for output in self._llm.generate(  # noqa: B007  (the last one is wanted)
-                {"prompt_token_ids": prompt}, params, f"{self._name}-{next(self._ids)}"
-            ):
-                pass
-        except EngineDeadError as error:
-            raise EngineDied(f"{self._name}: {error}") from error
-        except (EngineGenerateError, ValueError) as error:
-            raise EngineError(f"{self._name}: {type(error).__name__}: {error}") from error
-        if output is None:
-            raise EngineError(f"{self._name}: the engine gave no output")
+        start = time.monotonic()
+        output = await self.generate(prompt, params)
         answer = completion_of(self._name, output, choice_ids)
         self._prefixes.add([*prompt, *output.outputs[0].token_ids], request.conversation)
         self._reusable += reusable
@@ -94,6 +82,30 @@ class VllmEngine:
                 answer.completion_tokens,
             ),
         )
+
+    async def generate(self, prompt: list[int], params: SamplingParams) -> RequestOutput:
+        """Final output for a prompt of token ids, under sampling settings in vLLM's words.
+
+        Raises:
+            EngineError: this call failed.
+            EngineDied: the engine's core is gone.
+        """
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        output = None
+        self._stats.submitted()
+        try:
+            async for output in self._llm.generate(  # noqa: B007  (the last one is wanted)
+                {"prompt_token_ids": prompt}, params, f"{self._name}-{next(self._ids)}"
+            ):
+                pass
+        except EngineDeadError as error:
+            raise EngineDied(f"{self._name}: {error}") from error
+        except (EngineGenerateError, ValueError) as error:
+            raise EngineError(f"{self._name}: {type(error).__name__}: {error}") from error
+        if output is None:
+            raise EngineError(f"{self._name}: the engine gave no output")
+        return output
 
     def token_ids(self, messages: list[Message]) -> list[int]:
         """The chat as the model reads it, up to where its answer begins."""
@@ -127,6 +139,11 @@ class VllmEngine:
         return self._stats.silent_s()
 
     @property
+    def tokenizer(self) -> TokenizerLike:
+        """The checkpoint's."""
+        return self._tokenizer
+
+    @property
     def stats(self) -> EngineStats:
         """vLLM's own counters."""
         return self._stats
@@ -135,14 +152,6 @@ class VllmEngine:
         # Without this the core's death is reported as an error at the end of a good run.
         self._llm.shutdown()
         del self._llm  # its __del__ would run again, too late, at interpreter exit
-
-    def _single_token(self, choice: str) -> int:
-        ids = self._tokenizer.encode(choice, add_special_tokens=False)
-        if len(ids) != 1:
-            raise UserError(
-                f"model {self._name}: choice {choice!r} is {len(ids)} tokens, expected 1"
-            )
-        return ids[0]
 
 
 def _prepare_process(share_cores: bool) -> None:
@@ -190,6 +199,19 @@ def engine_options(model: VllmModel) -> dict[str, Any]:
         ),
         **({} if on_gpu else cpu_only),
     }
+
+
+def single_tokens(name: str, tokenizer: TokenizerLike, choices: Iterable[str]) -> dict[str, int]:
+    """Token id of each choice of the model ``name``.
+
+    Raises:
+        UserError: a choice is not one token.
+    """
+    found = {choice: tokenizer.encode(choice, add_special_tokens=False) for choice in choices}
+    for choice, ids in found.items():
+        if len(ids) != 1:
+            raise UserError(f"model {name}: choice {choice!r} is {len(ids)} tokens, expected 1")
+    return {choice: ids[0] for choice, ids in found.items()}
 
 
 def completion_of(name: str, output: RequestOutput, choice_ids: Mapping[str, int]) -> Completion:

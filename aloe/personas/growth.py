@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from hashlib import blake2b
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from aloe.config import PersonasConfig, PoolGrowth
-from aloe.personas.filter import SimilarityFilter
+from aloe.personas.filter import Floats, SimilarityFilter
 from aloe.personas.lexicon import Kind
 from aloe.personas.writing import Outcome
 from aloe.schema import derive_seed, stable_id
 
-Encode = Callable[[list[str]], npt.NDArray[np.float32]]
+E = TypeVar("E", bound=Mapping[str, Any])
 Stop = Literal["size", "saturation", "max_rounds"]
 
 START = -1
@@ -42,7 +42,7 @@ class GrowingPool:
         self.round = START
         """The round that is open."""
         self._config, self._seed = config, seed
-        self._known: set[str] = set()
+        self._known: set[bytes] = set()  # digests: texts that were refused need not stay
         self._filter: SimilarityFilter | None = None
         self._recent: deque[_Decided] = deque(maxlen=config.saturation_rounds)
 
@@ -72,12 +72,15 @@ class GrowingPool:
         draw = random.Random(derive_seed(self.request_seed(request), "shown"))
         return draw.sample(self.texts, min(self._config.shown, len(self.texts)))
 
-    def decide(self, outcomes: Sequence[Outcome], encode: Encode) -> list[dict[str, Any]]:
+    def decide(
+        self, outcomes: Sequence[Outcome], vectors: Sequence[Floats]
+    ) -> list[dict[str, Any]]:
         """Close the open round: filter its candidates in request order.
 
         Args:
             outcomes: one per request.
-            encode: texts -> (texts, width) unit vectors; each new candidate is encoded once.
+            vectors: per request (n, width) unit vectors of its n candidates without a verdict, see
+                `undecided`.
 
         Returns:
             Rows of `aloe.schema.ROUNDS`; `replay` of them leads to the same state.
@@ -95,9 +98,14 @@ class GrowingPool:
             }
             for request, outcome in enumerate(outcomes)
         ]
-        fresh = self._first_seen(entry for row in rows for entry in row["candidates"])
+        fresh = [
+            (entry, vector)
+            for row, of_row in zip(rows, vectors, strict=True)
+            for entry, vector in zip(_without_verdict(row["candidates"]), of_row, strict=True)
+            if self._first_seen(entry)
+        ]
         if fresh:
-            self._judge(fresh, encode([entry["text"] for entry in fresh]))
+            self._judge([entry for entry, _ in fresh], np.stack([vector for _, vector in fresh]))
         self._remember(rows)
         return rows
 
@@ -113,18 +121,15 @@ class GrowingPool:
             self._filter_of(len(vectors[0])).add(np.asarray(vectors, np.float32))
         self._remember(rows)
 
-    def _first_seen(self, entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        undecided = [entry for entry in entries if not entry["verdict"]]
-        fresh = []
-        for entry in undecided:
-            if entry["text"] in self._known:
-                entry["verdict"] = "repeated"
-            else:
-                self._known.add(entry["text"])
-                fresh.append(entry)
-        return fresh
+    def _first_seen(self, entry: dict[str, Any]) -> bool:
+        digest = _digest(entry["text"])
+        if digest in self._known:
+            entry["verdict"] = "repeated"
+            return False
+        self._known.add(digest)
+        return True
 
-    def _judge(self, entries: list[dict[str, Any]], embeddings: npt.NDArray[np.float32]) -> None:
+    def _judge(self, entries: list[dict[str, Any]], embeddings: Floats) -> None:
         kept, highest = self._filter_of(embeddings.shape[1]).accept(embeddings)
         # Whoever the configuration brings joins in any number; the model fills up to the size.
         size = growth_of(self.kind, self._config).size
@@ -140,7 +145,8 @@ class GrowingPool:
         entries = [entry for row in rows for entry in row["candidates"]]
         joined = [entry["text"] for entry in entries if entry["verdict"] == "accepted"]
         self.texts += joined
-        self._known.update(entry["text"] for entry in entries if entry["similarity"] is not None)
+        compared = (entry["text"] for entry in entries if entry["similarity"] is not None)
+        self._known.update(map(_digest, compared))
         if self.round != START:
             self._recent.append(_Decided(len(entries), len(joined)))
         self.round += 1
@@ -149,6 +155,21 @@ class GrowingPool:
         if self._filter is None:
             self._filter = SimilarityFilter(self._config.threshold, width)
         return self._filter
+
+
+def pool_of(
+    kind: Kind, config: PersonasConfig, seed: int, rounds: Iterable[Sequence[Mapping[str, Any]]]
+) -> GrowingPool:
+    """The pool that these rounds lead to; they come in order."""
+    pool = GrowingPool(kind, config, seed)
+    for rows in rounds:
+        pool.replay(rows)
+    return pool
+
+
+def undecided(outcome: Outcome) -> list[str]:
+    """Texts of an outcome that the pool has to decide on."""
+    return [candidate["text"] for candidate in _without_verdict(outcome["candidates"])]
 
 
 def growth_of(kind: Kind, config: PersonasConfig) -> PoolGrowth:
@@ -173,3 +194,11 @@ def pool_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for entry in row["candidates"]
         if entry["verdict"] == "accepted"
     ]
+
+
+def _without_verdict(candidates: Sequence[E]) -> list[E]:
+    return [candidate for candidate in candidates if not candidate["verdict"]]
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=16).digest()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from aloe.config import PersonasConfig
 from aloe.personas.encode import SentenceEncoder
-from aloe.personas.growth import GrowingPool
+from aloe.personas.filter import Floats
+from aloe.personas.growth import pool_of, undecided
 from aloe.personas.lexicon import KINDS, Kind
-from aloe.personas.rounds import write_round
+from aloe.personas.rounds import read_rounds, write_round
 from aloe.personas.writing import Outcome
 from aloe.storage import Store
 
@@ -41,30 +41,35 @@ class PoolKeeper:
         config: PersonasConfig,
         seed: int,
         store: Store,
-        decided: Sequence[Sequence[Mapping[str, Any]]],
+        decided: Mapping[Kind, Sequence[str]],
         starting: Mapping[Kind, Sequence[Outcome]],
     ) -> None:
         """Take up the pools where they were left.
 
         Args:
-            decided: rows of `aloe.schema.ROUNDS`, round by round.
+            decided: names of each pool's rounds, see `aloe.personas.rounds.round_names`.
             starting: outcomes of the first round of pools that have not begun.
         """
         self._config, self._store = config, store
-        self._encoder: SentenceEncoder | None = None
-        self._pools = {kind: GrowingPool(kind, config, seed) for kind in KINDS}
-        for rows in decided:
-            self._pools[rows[0]["pool"]].replay(rows)
+        self._pools = {
+            kind: pool_of(kind, config, seed, read_rounds(store, decided[kind])) for kind in KINDS
+        }
         self._starting = starting
         self._jobs: dict[int, Job] = {}
         self._given = dict.fromkeys(KINDS, 0)
-        self._brought: dict[Kind, dict[int, Outcome]] = {kind: {} for kind in KINDS}
+        self._brought: dict[Kind, dict[int, tuple[Outcome, Floats]]] = {kind: {} for kind in KINDS}
         self._changed = asyncio.Condition()
-        self._deciding = asyncio.Lock()
 
     async def start(self) -> int:
         """Decide the first round of pools that have not begun; returns how many texts joined."""
-        return sum([await self._decide(kind, begin) for kind, begin in self._starting.items()])
+        if not self._starting:
+            return 0
+        encoder = await asyncio.to_thread(SentenceEncoder, self._config.encoder)
+        joined = 0
+        for kind, outcomes in self._starting.items():
+            vectors = [await asyncio.to_thread(encoder.encode, undecided(o)) for o in outcomes]
+            joined += await self._decide(kind, list(zip(outcomes, vectors, strict=True)))
+        return joined
 
     async def take(self, ticket: int) -> Job | None:
         """The next request, as soon as its round is open; None when all pools have stopped."""
@@ -79,12 +84,16 @@ class PoolKeeper:
             self._jobs[ticket] = job_found
             return job_found
 
-    async def hand_in(self, job: Job, outcome: Outcome) -> int:
-        """Bring a request's outcome; returns how many texts joined if it was its round's last."""
+    async def hand_in(self, job: Job, outcome: Outcome, vectors: Floats) -> int:
+        """Bring a request's outcome; returns how many texts joined if it was its round's last.
+
+        Args:
+            vectors: (n, width), embeddings of the outcome's `undecided` texts.
+        """
         if self._is_in(job):
             return 0
         brought = self._brought[job.kind]
-        brought[job.request] = outcome
+        brought[job.request] = (outcome, vectors)
         if len(brought) < self._config.requests_per_round:
             return 0
         return await self._decide(job.kind, [brought[request] for request in sorted(brought)])
@@ -106,19 +115,15 @@ class PoolKeeper:
     def _is_in(self, job: Job) -> bool:
         return job.round < self._pools[job.kind].round or job.request in self._brought[job.kind]
 
-    async def _decide(self, kind: Kind, outcomes: Sequence[Outcome]) -> int:
+    async def _decide(self, kind: Kind, brought: Sequence[tuple[Outcome, Floats]]) -> int:
         pool = self._pools[kind]
         before = len(pool.texts)
-        async with self._deciding:
-            # In a thread, so that the other pool's requests go on meanwhile.
-            await asyncio.to_thread(self._decide_and_write, pool, outcomes)
+        outcomes, vectors = [outcome for outcome, _ in brought], [found for _, found in brought]
+        # In a thread, so that the other pool's requests go on meanwhile.
+        rows = await asyncio.to_thread(pool.decide, outcomes, vectors)
+        await asyncio.to_thread(write_round, self._store, rows)
         async with self._changed:
             self._brought[kind].clear()
             self._given[kind] = 0
             self._changed.notify_all()
         return len(pool.texts) - before
-
-    def _decide_and_write(self, pool: GrowingPool, outcomes: Sequence[Outcome]) -> None:
-        if self._encoder is None:
-            self._encoder = SentenceEncoder(self._config.encoder)
-        write_round(self._store, pool.decide(outcomes, self._encoder.encode))

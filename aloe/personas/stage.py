@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,25 @@ from aloe.engines.actors import most_open, reserve, run_rows
 from aloe.engines.pool import open_pools, pooled_models
 from aloe.errors import StageFailed
 from aloe.personas.encode import check_encoder
-from aloe.personas.growth import GrowingPool, growth_of, pool_rows
+from aloe.personas.growth import GrowingPool, growth_of, pool_of
 from aloe.personas.importing import read_pool_files
 from aloe.personas.keeper import PoolKeeper
 from aloe.personas.lexicon import KINDS, Kind
 from aloe.personas.pairing import Member, Persona, check_sizes, pair_pools
-from aloe.personas.rounds import Round, read_rounds, without_failed_end
+from aloe.personas.rounds import (
+    Record,
+    read_rounds,
+    record_of,
+    round_names,
+    without_failed_end,
+)
 from aloe.personas.worker import PersonaWriter
 from aloe.personas.writing import Candidate, Outcome
 from aloe.progress import meter
 from aloe.roles.prompts import prompts_version
 from aloe.runtime import connect
 from aloe.schema import ERRORS, PERSONAS, POOL, stable_id
-from aloe.storage import Manifest, Store, Usage, stage_manifest
+from aloe.storage import Manifest, Store, stage_manifest
 
 STAGE = "personas"
 
@@ -52,30 +58,28 @@ def expand_personas(config: Config, store: Store) -> Manifest:
     if manifest.complete:
         return manifest
     started = time.monotonic()
-    rounds = without_failed_end(read_rounds(store))
-    pools = _pools(config, rounds)
+    names = {kind: without_failed_end(store, part) for kind, part in round_names(store).items()}
+    pools = _pools(config, store, names)
     if not all(pool.stopped() for pool in pools.values()):
-        _grow(config, store, rounds, pools, starting)
-        rounds = read_rounds(store)
-        pools = _pools(config, rounds)
-    rows = [row for part in rounds for row in part]
-    failed = _write_errors(store, rows)
-    asked = sum(row["round"] >= 0 for row in rows)
-    if len(failed) > config.run.max_error_rate * asked:
+        _grow(config, store, names, pools, starting)
+        names = round_names(store)
+        pools = _pools(config, store, names)
+    record = record_of(read_rounds(store, (name for kind in sorted(KINDS) for name in names[kind])))
+    failed = _write_errors(store, record)
+    if failed > config.run.max_error_rate * record.asked:
         manifest.pause(store, started)
         raise StageFailed(
-            f"{len(failed)} of {asked} requests to the writer failed, see "
-            f"{store.url(STAGE, 'errors')}; the last: {failed[-1]['error_message']}"
+            f"{failed} of {record.asked} requests to the writer failed, see "
+            f"{store.url(STAGE, 'errors')}; the last: {record.failed[-1]['error_message']}"
         )
-    entries = pool_rows(rows)
-    personas = _pair(config, entries)
-    _write_pools(store, entries, personas)
+    personas = _pair(config, record.members)
+    _write_pools(store, record.members, personas)
     store.write_table(f"{STAGE}/personas.parquet", [p.row() for p in personas], PERSONAS)
     return manifest.finish(
         store,
         started,
-        usage=Usage.of_calls(call for row in rows for call in row["calls"]),
-        counts=_counts(rows, entries, personas) | {"requests_failed": len(failed)},
+        usage=record.usage,
+        counts=_counts(record, personas),
         results={"stopped": {kind: pool.stopped() for kind, pool in pools.items()}},
     )
 
@@ -126,17 +130,19 @@ def _settings(config: Config, starting: Starting) -> dict[str, Any]:
     }
 
 
-def _pools(config: Config, rounds: list[Round]) -> dict[Kind, GrowingPool]:
-    pools = {kind: GrowingPool(kind, config.personas, config.run.seed) for kind in KINDS}
-    for rows in rounds:
-        pools[rows[0]["pool"]].replay(rows)
-    return pools
+def _pools(
+    config: Config, store: Store, names: Mapping[Kind, list[str]]
+) -> dict[Kind, GrowingPool]:
+    return {
+        kind: pool_of(kind, config.personas, config.run.seed, read_rounds(store, names[kind]))
+        for kind in KINDS
+    }
 
 
 def _grow(
     config: Config,
     store: Store,
-    rounds: list[Round],
+    names: Mapping[Kind, list[str]],
     pools: Mapping[Kind, GrowingPool],
     starting: Starting,
 ) -> None:
@@ -154,7 +160,7 @@ def _grow(
         ray.remote(PoolKeeper)
         # Rows that wait for a round must leave room for those that bring it.
         .options(num_cpus=_KEEPER_CPUS, max_concurrency=2 * actors.max * in_flight + 8)
-        .remote(settings, config.run.seed, store, rounds, begin)
+        .remote(settings, config.run.seed, store, names, begin)
     )
     total = sum(growth_of(kind, settings).size for kind in KINDS)
     with (
@@ -170,9 +176,9 @@ def _grow(
     ray.kill(keeper)
 
 
-def _write_errors(store: Store, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    failed = [row for row in rows if row["error_kind"]]
-    if failed:
+def _write_errors(store: Store, record: Record) -> int:
+    """Write the errors table; returns how many requests failed."""
+    if record.failed:
         errors = [
             {
                 "stage": STAGE,
@@ -182,10 +188,10 @@ def _write_errors(store: Store, rows: list[dict[str, Any]]) -> list[dict[str, An
                 "message": row["error_message"],
                 "calls": row["calls"],
             }
-            for row in failed
+            for row in record.failed
         ]
         store.write_table(f"{STAGE}/errors/requests.parquet", errors, ERRORS)
-    return failed
+    return len(record.failed)
 
 
 def _pair(config: Config, entries: list[dict[str, Any]]) -> list[Persona]:
@@ -212,21 +218,20 @@ def _write_pools(store: Store, entries: list[dict[str, Any]], personas: list[Per
         store.write_table(f"{STAGE}/{Path(_SEEDS[kind]).stem}.parquet", rows, POOL)
 
 
-def _counts(
-    rows: Iterable[Mapping[str, Any]], entries: list[dict[str, Any]], personas: list[Persona]
-) -> dict[str, int]:
-    written = [entry for row in rows if row["round"] >= 0 for entry in row["candidates"]]
-    rejected = Counter(entry["verdict"] for entry in written if entry["verdict"] != "accepted")
-    members = Counter(entry["pool"] for entry in entries)
-    grown = Counter(entry["pool"] for entry in entries if entry["source"] == "model")
+def _counts(record: Record, personas: list[Persona]) -> dict[str, int]:
+    rejected = record.verdicts.copy()
+    del rejected["accepted"]
+    members = Counter(entry["pool"] for entry in record.members)
+    grown = Counter(entry["pool"] for entry in record.members if entry["source"] == "model")
     splits = Counter(persona.split for persona in personas)
     return {
         "profiles": members["profile"],
         "personalities": members["personality"],
         "grown_profiles": grown["profile"],
         "grown_personalities": grown["personality"],
-        "candidates": len(written),
+        "candidates": record.verdicts.total(),
         **{f"rejected_{verdict}": count for verdict, count in sorted(rejected.items())},
         "personas": len(personas),
         **{f"{split}_personas": count for split, count in sorted(splits.items())},
+        "requests_failed": len(record.failed),
     }

@@ -1,13 +1,17 @@
-"""The Ray Data actor that holds the writer."""
+"""The Ray Data actor that holds the writer and encodes what it writes."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 from aloe.config import Config, speakers_of
 from aloe.engines.actors import EngineWorker
 from aloe.engines.pool import Pools
+from aloe.personas.encode import SentenceEncoder
+from aloe.personas.filter import Floats
+from aloe.personas.growth import undecided
 from aloe.personas.writing import write_candidates
 
 
@@ -18,6 +22,8 @@ class PersonaWriter(EngineWorker):
         """``keeper`` is the actor handle of `aloe.personas.keeper.PoolKeeper`."""
         self._config, self._keeper = config.personas, keeper
         self._roles = {"writer": config.personas.writer}
+        self._encoder: SentenceEncoder | None = None
+        self._encoding = asyncio.Lock()
         super().__init__(speakers_of(config, [config.personas.writer]), pools, self._config.actors)
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
@@ -31,5 +37,13 @@ class PersonaWriter(EngineWorker):
                     engines["writer"], job.kind, job.shown, self._config, job.seed
                 )
             tokens = sum(call["completion_tokens"] for call in outcome["calls"])
-            accepted = await self._keeper.hand_in.remote(job, outcome)
+            vectors = await self._encode(undecided(outcome))
+            accepted = await self._keeper.hand_in.remote(job, outcome, vectors)
         yield {"ticket": [ticket], "accepted": [accepted], "completion_tokens": [tokens]}
+
+    async def _encode(self, texts: list[str]) -> Floats:
+        # One request at a time: the encoder uses all the cores that it may.
+        async with self._encoding:
+            if self._encoder is None:
+                self._encoder = await asyncio.to_thread(SentenceEncoder, self._config.encoder)
+            return await asyncio.to_thread(self._encoder.encode, texts)

@@ -64,12 +64,13 @@ def fail(server: ChatServer, **settings) -> EngineError:
 
 def test_calls_in_flight_fall_while_the_server_is_busy_and_grow_again():
     refusals, most = 24, 8
+    texts = [f"text {n}" for n in range(400)]
 
     def script(post: Post) -> Reply:
         status = 200 if post.number > refusals else 429 if post.number % 2 else 503
-        return Reply(status, seconds=0.05)
+        # Slow at the end, such that even a busy machine has all calls inside at the same time.
+        return Reply(status, seconds=0.05 if post.number < len(texts) - 24 else 1)
 
-    texts = [f"text {n}" for n in range(150)]
     with ChatServer(script).running() as server:
         answers = say(server, *texts, max_concurrency=most)
     assert [answer.text for answer in answers] == texts

@@ -23,19 +23,31 @@ def test_what_does_not_fit_waits():
     assert seconds(12, 10, StepClock(0.01, 0, 4)) == pytest.approx(0.3, rel=1e-3)
 
 
-def test_a_late_call_ends_late_and_a_cancelled_one_holds_nobody():
+def test_a_late_call_ends_late():
     async def look():
-        clock = StepClock(0.01, 0, 2)
-        first, lost = asyncio.create_task(clock.take(10)), asyncio.create_task(clock.take(5))
-        await asyncio.sleep(0.03)
-        assert (clock.running, clock.waiting) == (2, 0)
-        lost.cancel()
+        clock = StepClock(1, 0, 2)
+        first = asyncio.create_task(clock.take(10))
+        await asyncio.sleep(3)
         late = asyncio.create_task(clock.take(10))
-        await asyncio.sleep(0)
-        assert clock.waiting == 1
         await first
-        assert not late.done()
+        assert (clock.running, clock.waiting) == (1, 0)
         await late
+
+    assert run_in_virtual_time(look())[1] == pytest.approx(13)
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "waiting"])
+def test_a_cancelled_call_gives_up_its_place(running):
+    async def look():
+        clock = StepClock(1, 0, 1)
+        first = asyncio.create_task(clock.take(1000 if running else 5))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(clock.take(5 if running else 1000))
+        await asyncio.sleep(2)
+        (first if running else second).cancel()
+        await asyncio.sleep(0)
+        assert (clock.running, clock.waiting) == (1, 0)
+        await (second if running else first)
         assert (clock.running, clock.waiting) == (0, 0)
 
-    run_in_virtual_time(look())
+    assert run_in_virtual_time(look())[1] == pytest.approx(7 if running else 5)

@@ -1,0 +1,105 @@
+"""Rollout and lockstep on a model of a GPU, whose step takes hardly longer for many calls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from measuring import ROLES, rotated
+from rolling import Lockstep, Recorder, lockstep, rollout, timed
+
+from aloe.config import DialogueConfig, ScriptedModel
+from aloe.dialogue.tree import TreeSeed
+from aloe.engines import Completion, Engine, Request
+from aloe.engines.base import Load
+from aloe.engines.scripted import ScriptedEngine
+from aloe.engines.stepping import StepClock
+from aloe.schema import derive_seed
+
+LENGTHS = Path(__file__).with_name("reply_lengths.json")
+"""Tokens of answers by role, as `reply_lengths.py` measured them."""
+_STEP_S, _STEP_S_PER_SEQUENCE, _MOST = 0.01, 0.00002, 256
+
+
+@dataclass
+class Sized:
+    """Scripted answers of one role, as long as measured ones."""
+
+    engine: Engine
+    lengths: list[int]
+
+    async def complete(self, request: Request) -> Completion:
+        rng = random.Random(derive_seed(request.messages, request.seed))
+        # The length travels with the request, so that a batch can take its steps together.
+        return await self.engine.complete(replace(request, max_tokens=rng.choice(self.lengths)))
+
+    def load(self) -> Load:
+        return self.engine.load()
+
+    def release(self, conversation: str) -> None:
+        self.engine.release(conversation)
+
+    def close(self) -> None:
+        return None
+
+
+class Paced:
+    """A scripted engine whose calls take as many steps as their ``max_tokens``."""
+
+    def __init__(self) -> None:
+        self._script = ScriptedEngine("script", ScriptedModel(backend="scripted"))
+        self._clock = StepClock(_STEP_S, _STEP_S_PER_SEQUENCE, _MOST)
+
+    async def complete(self, request: Request) -> Completion:
+        answer = await self._script.complete(request)
+        await self._clock.take(request.max_tokens)
+        return replace(answer, completion_tokens=request.max_tokens)
+
+    def load(self) -> Load:
+        return Load(self._clock.running, self._clock.waiting, _MOST)
+
+    def release(self, conversation: str) -> None:
+        return None
+
+    def close(self) -> None:
+        return None
+
+
+def measure_gpu_model(trees: list[TreeSeed], repeats: int) -> dict[str, list[dict[str, Any]]]:
+    """Both variants, in rotated order, on engines of their own."""
+    lengths: dict[str, list[int]] = json.loads(LENGTHS.read_text())["lengths"]
+    config = DialogueConfig(turns=4)
+    runs: dict[str, list[dict[str, Any]]] = {"gpu model rollout": [], "gpu model lockstep": []}
+
+    def speakers(engine: Engine) -> Mapping[str, Engine]:
+        return {role: Sized(engine, lengths[role]) for role in ROLES}
+
+    async def at_once() -> Any:
+        recorder = Recorder(Paced())
+        await rollout(recorder, speakers(recorder), trees, config, 2 * _MOST)
+        return recorder.calls
+
+    async def in_steps() -> Any:
+        engine = Paced()
+
+        async def batch(requests: list[Request]) -> Any:
+            return await asyncio.gather(*map(engine.complete, requests))
+
+        def locked(steps: Lockstep) -> Mapping[str, Engine]:
+            return speakers(steps)
+
+        return await lockstep(batch, locked, trees, config)
+
+    async def both() -> None:
+        for repeat in range(repeats):
+            for name in rotated(runs, repeat):
+                work = in_steps() if name.endswith("lockstep") else at_once()
+                runs[name].append((await timed(work, lambda: 0))[0])
+
+    asyncio.run(both())
+    return runs
