@@ -5,6 +5,10 @@ class UserError(Exception):
     """Bad input. The message names the file, key or row and says what was expected."""
 
 
+class NotResumable(UserError):
+    """A stage in the run folder may not be gone on with: ``run.resume`` says so."""
+
+
 class EngineError(Exception):
     """An engine could not answer one call; the tree that made the call is tried again."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +16,7 @@ from aloe.config import Config, speakers_of
 from aloe.config_file import dump_config
 from aloe.engines import check_models
 from aloe.engines.embedded import check_checkpoint
+from aloe.errors import NotResumable
 from aloe.progress import say
 from aloe.runtime import check_address
 from aloe.storage import Manifest, Store, load_manifest, run_store
@@ -50,8 +52,9 @@ def run_all(config: Config) -> bool:
     fresh = [name for name in STAGES if not _complete(store, name)]
     if fresh:
         prepare(config, store, list(STAGES))
-    for name in STAGES:
-        run_stage(config, store, name)
+    with recorded(config, store) if fresh else nullcontext():
+        for name in STAGES:
+            run_stage(config, store, name)
     if not fresh:
         say(f"{config.run.dir}: all stages are complete, nothing to do", dir=config.run.dir)
     say(f"report: {store.url('report', 'index.html')}")
@@ -62,9 +65,11 @@ def run_one(config: Config, name: str) -> Manifest:
     """Run one stage; its inputs must be there."""
     store = run_store(config)
     store.check_reachable()
-    if not _complete(store, name):
+    fresh = not _complete(store, name)
+    if fresh:
         prepare(config, store, [name])
-    return run_stage(config, store, name)
+    with recorded(config, store) if fresh else nullcontext():
+        return run_stage(config, store, name)
 
 
 def run_stage(config: Config, store: Store, name: str) -> Manifest:
@@ -89,7 +94,7 @@ def run_stage(config: Config, store: Store, name: str) -> Manifest:
 
 
 def prepare(config: Config, store: Store, stages: list[str]) -> None:
-    """Check everything that can be checked without a model, and write down what is run.
+    """Check everything that can be checked without a model.
 
     Raises:
         UserError: see `run_all`.
@@ -107,9 +112,21 @@ def prepare(config: Config, store: Store, stages: list[str]) -> None:
         check_checkpoint(config.training.base)
     check_address(config.ray)
     store.check_writable()
+
+
+@contextmanager
+def recorded(config: Config, store: Store) -> Iterator[None]:
+    """Write down what is run; if a stage may not be gone on with, the record stays what it was."""
     if not store.exists("run.json"):
         store.write_text("run.json", json.dumps(provenance(config), indent=2) + "\n")
+    before = store.read_text("config.yaml") if store.exists("config.yaml") else None
     store.write_text("config.yaml", dump_config(config))
+    try:
+        yield
+    except NotResumable:
+        if before is not None:
+            store.write_text("config.yaml", before)
+        raise
 
 
 def provenance(config: Config) -> dict[str, object]:

@@ -57,6 +57,18 @@ from aloe.engines.vllm import (
 Runs = dict[str, list[dict[str, Any]]]
 console = Console()
 
+COLUMNS = {
+    "tokens_per_s": "tok/s",
+    "seconds": "s",
+    "steps": "steps",
+    "computed_prompt_tokens": "prompt",
+    "output_tokens": "output",
+    "calls": "calls",
+    "driver_cpu_s": "driver s",
+    "engine_cpu_s": "engine s",
+}
+"""Numbers of a run -> heads of the table: prompt tokens computed, CPU seconds of both processes."""
+
 
 async def roll_out(engine: VllmEngine, trees: list[TreeSeed], config: DialogueConfig) -> Calls:
     """This project's rollout, from an empty cache."""
@@ -203,7 +215,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     dialogue_arguments(parser, trees=64, kv_gib=6)
     parser.add_argument("--prefix-cache", choices=["on", "off", "both"], default="both")
-    parser.add_argument("--uncached-trees", type=int, default=16, help="trees without the cache")
     parser.add_argument("--sequential-trees", type=int, default=1, help="0 leaves it out")
     parser.add_argument("--profile", action="store_true", help="only this: who takes the time")
     arguments = parser.parse_args()
@@ -220,13 +231,13 @@ def main() -> None:
     caches = {"on": [True], "off": [False], "both": [True, False]}[arguments.prefix_cache]
     for cached in caches:
         model = model.model_copy(update={"enable_prefix_caching": cached})
-        some, label = (trees, "") if cached else (trees[: arguments.uncached_trees], ", no cache")
-        found, recorded = asyncio.run(measure_async(model, some, config, arguments.repeats))
+        label = "" if cached else ", no cache"
+        found, recorded = asyncio.run(measure_async(model, trees, config, arguments.repeats))
         runs |= {f"{name}{label}": part for name, part in found.items()}
-        locked = asyncio.run(measure_lockstep(model, some, config, arguments.repeats))
+        locked = asyncio.run(measure_lockstep(model, trees, config, arguments.repeats))
         runs[f"lockstep{label}"] = locked
         if arguments.sequential_trees and "sequential" not in runs:
-            first = {tree.tree_id for tree in some[: arguments.sequential_trees]}
+            first = {tree.tree_id for tree in trees[: arguments.sequential_trees]}
             calls = [call for call in recorded if call[0].conversation in first]
             runs["sequential"] = [measure_sequential(arguments.model, calls)]
     ratios = show(runs)
@@ -235,20 +246,12 @@ def main() -> None:
 
 def show(runs: Runs) -> dict[str, float]:
     """Print the table; returns the ratios."""
-    keys = (
-        "tokens_per_s",
-        "seconds",
-        "steps",
-        "computed_prompt_tokens",
-        "output_tokens",
-        "calls",
-        "driver_cpu_s",
-        "engine_cpu_s",
-    )
-    table = Table("variant", *(key.replace("_", " ") for key in keys))
+    table = Table("variant", *COLUMNS.values())
     for name, part in runs.items():
+        known = [key for key in COLUMNS if key in part[0]]
         table.add_row(
-            name, *(f"{median(part, key):,.1f}" if key in part[0] else "" for key in keys)
+            name,
+            *(f"{median(part, key):,.{0 if median(part, key) >= 1000 else 1}f}" for key in known),
         )
     console.print(table)
     speed = {name: median(part, "tokens_per_s") for name, part in runs.items()}

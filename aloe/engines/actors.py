@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aloe.config import ActorPool, ModelConfig, OpenAIModel, RayConfig, VllmModel
-from aloe.engines.admission import Admission, begin, busiest, observe
+from aloe.engines.admission import Admission, begin, observe
 from aloe.engines.base import Engine, Load
 from aloe.engines.gate import Gate
 from aloe.engines.pool import Pools, pool_resources
@@ -38,7 +38,7 @@ class AdmissionGate:
             fixed: always that many.
         """
         self._loads, self._fixed = loads, fixed
-        first = Admission(most, most) if fixed else begin(busiest(loads()), most)
+        first = Admission(most, most) if fixed else begin(loads(), most)
         self._gate = Gate(first)
         self._numbers = itertools.count()
         self._observing: asyncio.Task[None] | None = None
@@ -55,7 +55,7 @@ class AdmissionGate:
         gate = self._gate
         await asyncio.sleep(0)  # the conversation that began this enters
         while gate.inside or gate.waiting:
-            gate.rebind(observe(gate.bound, busiest(self._loads()), gate.inside))
+            gate.rebind(observe(gate.bound, self._loads(), gate.inside))
             await asyncio.sleep(_OBSERVE_EVERY_S)
         self._observing = None
 

@@ -37,97 +37,94 @@ _LOOK_OBSERVATIONS = 240
 
 @dataclass(frozen=True)
 class Admission:
-    """State: how many conversations may be open, and the counters at the last observation."""
+    """State: how many conversations may be open, and what was seen of each engine."""
 
     limit: int
     most: int
     """Bound of the limit from above; the bound from below is 1."""
-    preemptions: int = 0
-    reusable_tokens: int = 0
-    cached_tokens: int = 0
+    seen: tuple[Load, ...] = ()
+    """What the next look counts from, one per engine that a conversation needs."""
     careful: bool = False
     """The limit was cut before: it grows by looks."""
     observations: int = 0
     """Since the last look."""
 
 
-def begin(load: Load, most: int) -> Admission:
-    """The first state: half of what the engine computes at once; growth does the rest."""
-    return _counted(Admission(min(max(load.capacity // 2, 1), most), most), load)
+def begin(loads: Iterable[Load], most: int) -> Admission:
+    """The first state: half of what the smallest engine computes at once; growth does the rest.
+
+    Raises:
+        ValueError: there is no engine.
+    """
+    seen = tuple(loads)
+    smallest = min(load.capacity for load in seen)
+    return Admission(min(max(smallest // 2, 1), most), most, seen)
 
 
-def observe(state: Admission, load: Load, open_now: int) -> Admission:
+def observe(state: Admission, loads: Iterable[Load], open_now: int) -> Admission:
     """The next state.
 
     Args:
-        load: the engine's numbers now; of several engines see `busiest`.
+        loads: the numbers of each engine now, always in the same order.
         open_now: conversations open now. A limit that is not reached says nothing about the
-            engine, so it does not grow.
+            engines, so it does not grow.
     """
-    verdict = judge(state, load)
-    state = replace(state, observations=state.observations + 1)
+    now = tuple(loads)
+    if len(now) != len(state.seen):  # one has joined: nobody is counted from before
+        state = replace(state, seen=now)
+    verdict = judge(state, now)
     if verdict == "thrash":
         # Of what is open, not of the limit: those over the limit leave only when they end, and
         # until then the same thrash is seen again and again.
         limit = max(min(state.limit, int(open_now * _CUT)), 1)
-        return _counted(replace(state, limit=limit, careful=True), load)
-    looked = _looked(state, load)
-    if verdict == "room" and open_now >= state.limit and (looked or not state.careful):
+        return replace(state, limit=limit, seen=now, careful=True, observations=0)
+    state = replace(state, observations=state.observations + 1)
+    looks = [_looked(state, *pair) for pair in zip(state.seen, now, strict=True)]
+    if verdict == "room" and open_now >= state.limit and (any(looks) or not state.careful):
         growth = _CAREFUL_GROWTH if state.careful else _GROWTH - 1
         grown = state.limit + max(int(state.limit * growth), 1)
         state = replace(state, limit=min(grown, state.most))
-    # Until enough prompts have been seen, the counters of the last look stand.
-    return _counted(state, load) if looked else replace(state, preemptions=load.preemptions)
+    # Until an engine has seen enough prompts, it is counted from its last look.
+    seen = [
+        load if looked else replace(before, preemptions=load.preemptions)
+        for before, load, looked in zip(state.seen, now, looks, strict=True)
+    ]
+    return replace(state, seen=tuple(seen), observations=0 if any(looks) else state.observations)
 
 
-def _looked(state: Admission, load: Load) -> bool:
-    reusable = load.reusable_tokens - state.reusable_tokens
+def _looked(state: Admission, before: Load, now: Load) -> bool:
+    reusable, _ = _tokens_since(before, now)
     if not state.careful:
         return reusable >= _ENOUGH_TOKENS
     tokens = max(_LOOK_TOKENS * state.limit, _ENOUGH_TOKENS)
     return reusable >= tokens or state.observations >= _LOOK_OBSERVATIONS
 
 
-def judge(state: Admission, load: Load) -> Verdict:
-    """What the numbers since the last observation say."""
-    reusable = load.reusable_tokens - state.reusable_tokens
-    lost = reusable - (load.cached_tokens - state.cached_tokens)
-    if load.preemptions > state.preemptions:
+def judge(state: Admission, loads: Iterable[Load]) -> Verdict:
+    """What the numbers since the last look say: one engine that thrashes, or is full, is enough."""
+    now = list(loads)
+    if any(_thrashes(before, load) for before, load in zip(state.seen, now, strict=True)):
         return "thrash"
-    if reusable >= _ENOUGH_TOKENS and lost > _LOST_PREFIX * reusable:
-        return "thrash"
-    return "full" if _full(load) else "room"
+    return "full" if any(map(_full, now)) else "room"
 
 
-def busiest(loads: Iterable[Load]) -> Load:
-    """One load for all the engines that a conversation needs: the fullest, with all counters.
+def _thrashes(before: Load, now: Load) -> bool:
+    reusable, cached = _tokens_since(before, now)
+    lost = reusable - cached
+    return now.preemptions > before.preemptions or (
+        reusable >= _ENOUGH_TOKENS and lost > _LOST_PREFIX * reusable
+    )
 
-    Raises:
-        ValueError: there is no engine.
-    """
-    every = list(loads)
-    fullest = max(every, key=_fullness)
-    return replace(
-        fullest,
-        preemptions=sum(load.preemptions for load in every),
-        reusable_tokens=sum(load.reusable_tokens for load in every),
-        cached_tokens=sum(load.cached_tokens for load in every),
+
+def _tokens_since(before: Load, now: Load) -> tuple[int, int]:
+    """Reusable and cached tokens since then; an engine that was replaced counts from zero again."""
+    if now.reusable_tokens < before.reusable_tokens:
+        return now.reusable_tokens, now.cached_tokens
+    return (
+        now.reusable_tokens - before.reusable_tokens,
+        now.cached_tokens - before.cached_tokens,
     )
 
 
 def _full(load: Load) -> bool:
     return load.waiting > 0 or load.running >= load.capacity or load.kv_usage > _FULL_KV
-
-
-def _fullness(load: Load) -> tuple[bool, int, float, float]:
-    return _full(load), load.waiting, load.kv_usage, load.running / load.capacity
-
-
-def _counted(state: Admission, load: Load) -> Admission:
-    return replace(
-        state,
-        preemptions=load.preemptions,
-        reusable_tokens=load.reusable_tokens,
-        cached_tokens=load.cached_tokens,
-        observations=0,
-    )

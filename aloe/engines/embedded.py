@@ -20,6 +20,7 @@ import platformdirs
 from aloe.errors import UserError
 from aloe.progress import say
 from aloe.storage import localize
+from aloe.storage.localize import holds, is_folder_name
 
 PREFIX = "embedded://"
 NAMES = ("smollm2-135m", "tiny")
@@ -38,16 +39,14 @@ def check_checkpoint(path: str) -> None:
     """Cheap look at a checkpoint's name, before anything heavy is imported.
 
     Raises:
-        UserError: an unknown embedded name, a missing package or a local folder without a model.
+        UserError: an unknown embedded name, a missing package or a folder without a model.
     """
     if path.startswith(PREFIX):
         name = path.removeprefix(PREFIX)
         if name not in NAMES:
             raise UserError(f"{path}: unknown embedded model, expected one of {', '.join(NAMES)}")
         _gguf_file()
-    elif (
-        path.startswith((".", "/", "~")) and not (Path(path).expanduser() / "config.json").exists()
-    ):
+    elif is_folder_name(path) and not holds(path, "config.json"):
         raise UserError(f"{path}: no checkpoint there (config.json is missing)")
 
 

@@ -8,7 +8,6 @@ find the same pool, also from different processes of one Ray cluster.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -137,10 +136,6 @@ class EngineReplica:
 
     async def release(self, conversation: str) -> None:
         self._engine.release(conversation)
-
-    async def pid(self) -> int:
-        """Process id of the actor."""
-        return os.getpid()
 
     async def close(self) -> None:
         self._engine.close()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from aloe.errors import UserError
 from aloe.storage import localize
+from aloe.storage.localize import holds, is_folder_name
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -58,13 +59,13 @@ def check_encoder(path: str) -> None:
     """Cheap look at the encoder's name, before anything heavy is imported.
 
     Raises:
-        UserError: an unknown embedded name, a missing package or a local folder without a model.
+        UserError: an unknown embedded name, a missing package or a folder without a model.
     """
     if path.startswith("embedded://"):
         if path != EMBEDDED:
             raise UserError(f"personas.encoder: unknown {path!r}, expected {EMBEDDED} or a path")
         _embedded_folder()
-    elif path.startswith((".", "/")) and not (Path(path) / "config.json").exists():
+    elif is_folder_name(path) and not holds(path, "config.json"):
         raise UserError(f"personas.encoder {path}: no model there (config.json is missing)")
 
 

@@ -16,6 +16,22 @@ from aloe.storage.files import remotely
 from aloe.storage.s3 import open_fs
 
 
+def is_folder_name(name: str) -> bool:
+    """Whether a model's name is a path or URL, not a Hugging Face id."""
+    return "://" in name or name.startswith((".", "/", "~"))
+
+
+def holds(folder: str, file: str, options: StorageConfig | None = None) -> bool:
+    """Whether a local folder or one on an object store has a file; nothing is copied.
+
+    Raises:
+        UserError: the store does not answer or refuses.
+    """
+    url = f"{folder.rstrip('/')}/{file}"
+    fs, path = open_fs(url, options)
+    return remotely(url, "read", lambda: bool(fs.exists(path)), options)
+
+
 def localize(url: str, options: StorageConfig | None = None) -> str:
     """A local folder with the files of ``url``: itself if local, else a copy in the user's cache.
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from aloe.config import Resume
-from aloe.errors import UserError
+from aloe.errors import NotResumable, UserError
 from aloe.schema import stable_id
 from aloe.storage.store import Store
 
@@ -105,8 +105,9 @@ def stage_manifest(
             fingerprint, and so the ids, that it was begun with.
 
     Raises:
-        UserError: a stage before is not complete; or the run folder holds this stage, and resume
-            is never, or it is if-same and the settings are others (all differences are named).
+        UserError: a stage before is not complete.
+        NotResumable: the run folder holds this stage, and resume is never, or it is if-same and the
+            settings are others (all differences are named).
     """
     before = [require_stage(store, name).fingerprint for name in after]
     fingerprint = stable_id(stage, settings, before)
@@ -114,10 +115,10 @@ def stage_manifest(
     if found is None:
         return Manifest(stage, settings, fingerprint).save(store)
     if resume == "never":
-        raise UserError(f"{store.url(stage)}: was begun before, and run.resume is never")
+        raise NotResumable(f"{store.url(stage)}: was begun before, and run.resume is never")
     if found.fingerprint != fingerprint and resume == "if-same":
         differences = "; ".join(_differences(found.settings, settings)) or "an earlier stage"
-        raise UserError(
+        raise NotResumable(
             f"{store.url(stage)}: made with other settings ({differences}); use another run.dir, "
             "remove this folder and those of the stages after it, or --resume=always"
         )

@@ -10,7 +10,9 @@ from scripted_runs import persona_rows
 
 from aloe.config_file import load_config
 from aloe.dialogue import rollout_dialogues
+from aloe.engines.embedded import check_checkpoint
 from aloe.errors import UserError
+from aloe.personas.encode import check_encoder
 from aloe.pipeline import run_one
 from aloe.preferences import build_preferences, export_run
 from aloe.schema import NODES, PERSONAS
@@ -70,3 +72,14 @@ def test_exports_go_to_s3_and_folders_come_back(bucket):
 def test_nothing_there_is_said(bucket):
     with pytest.raises(UserError, match="no files there"):
         localize(f"{bucket}/nothing")
+
+
+def test_a_checkpoint_that_is_not_there_is_named_before_anything_is_loaded(bucket):
+    store = Store(f"{bucket}/checkpoint")
+    with pytest.raises(UserError, match=r"/checkpoint: no checkpoint there \(config\.json is"):
+        check_checkpoint(store.root)
+    with pytest.raises(UserError, match=r"personas\.encoder .*/checkpoint: no model there"):
+        check_encoder(store.root)
+    store.write_text("config.json", "{}")
+    check_checkpoint(store.root)
+    check_encoder(store.root)

@@ -1,14 +1,13 @@
 import random
 import statistics
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from aloe.engines.admission import Admission, begin, busiest, judge, observe
+from aloe.engines.admission import Admission, begin, judge, observe
 from aloe.engines.base import Load
 
 loads = st.builds(
@@ -23,28 +22,34 @@ loads = st.builds(
 )
 
 
-@given(loads, st.integers(1, 500), st.lists(st.tuples(loads, st.integers(0, 600)), max_size=30))
+engines = st.lists(loads, min_size=1, max_size=4)
+
+
+@given(engines, st.integers(1, 500), st.lists(st.tuples(engines, st.integers(0, 600)), max_size=30))
 def test_the_limit_keeps_its_bounds(first, most, seen):
     state = begin(first, most)
-    for load, open_now in seen:
-        state = observe(state, load, open_now)
+    for every, open_now in seen:
+        state = observe(state, every, open_now)
         assert 1 <= state.limit <= most
 
 
-@given(loads, loads, st.integers(1, 400), st.integers(0, 600), st.booleans())
-def test_one_step_keeps_its_promises(before, load, limit, open_now, careful):
-    state = Admission(
-        limit,
-        400,
-        before.preemptions,
-        before.reusable_tokens,
-        before.cached_tokens,
-        careful,
+@given(
+    st.lists(st.tuples(loads, loads), min_size=1, max_size=4),
+    st.integers(1, 400),
+    st.integers(0, 600),
+    st.booleans(),
+)
+def test_one_step_keeps_its_promises(pairs, limit, open_now, careful):
+    before, now = (tuple(part) for part in zip(*pairs, strict=True))
+    state = Admission(limit, 400, before, careful)
+    after = observe(state, now, open_now)
+    full = any(
+        load.waiting or load.running >= load.capacity or load.kv_usage > 0.85 for load in now
     )
-    after = observe(state, load, open_now)
-    if load.waiting or load.running >= load.capacity or load.kv_usage > 0.85 or open_now < limit:
+    if full or open_now < limit:
         assert after.limit <= limit
-    if load.preemptions > before.preemptions or judge(state, load) == "thrash":
+    preempted = any(load.preemptions > then.preemptions for then, load in pairs)
+    if preempted or judge(state, now) == "thrash":
         assert after.limit <= max(0.75 * open_now, 1)
         assert after.careful
 
@@ -52,92 +57,98 @@ def test_one_step_keeps_its_promises(before, load, limit, open_now, careful):
 ROOM = Load(running=10, waiting=0, capacity=64)
 
 
+def state_of(limit, most=100, careful=False):
+    return Admission(limit, most, (ROOM,), careful)
+
+
 def test_it_grows_while_there_is_room_and_the_limit_is_reached():
-    state = Admission(limit=16, most=100)
-    assert observe(state, ROOM, 16).limit == 20
-    assert observe(state, ROOM, 15).limit == 16
-    assert observe(replace(state, most=18), ROOM, 16).limit == 18
+    state = state_of(16)
+    assert observe(state, [ROOM], 16).limit == 20
+    assert observe(state, [ROOM], 15).limit == 16
+    assert observe(replace(state, most=18), [ROOM], 16).limit == 18
 
 
 @pytest.mark.parametrize("full", [{"waiting": 1}, {"running": 64}, {"kv_usage": 0.9}])
 def test_nobody_is_admitted_to_a_full_engine(full):
-    assert observe(Admission(limit=16, most=100), replace(ROOM, **full), 16).limit == 16
+    assert observe(state_of(16), [replace(ROOM, **full)], 16).limit == 16
 
 
 def test_preemptions_cut_what_is_open_once():
-    state = observe(Admission(limit=40, most=100), replace(ROOM, preemptions=3), 20)
+    state = observe(state_of(40), [replace(ROOM, preemptions=3)], 20)
     assert state.limit == 15
-    assert observe(state, replace(ROOM, preemptions=3, waiting=1), 15).limit == 15
+    assert observe(state, [replace(ROOM, preemptions=3, waiting=1)], 15).limit == 15
 
 
 def test_lost_prefixes_cut_once_enough_tokens_tell():
-    state = Admission(limit=40, most=100)
+    state = state_of(40)
     little = replace(ROOM, reusable_tokens=1000, cached_tokens=0)
-    assert observe(state, little, 30).limit == 40
+    assert observe(state, [little], 30).limit == 40
     much = replace(ROOM, reusable_tokens=5000, cached_tokens=2000)
-    cut = observe(observe(state, little, 30), much, 40)
+    cut = observe(observe(state, [little], 30), [much], 40)
     assert cut.limit == 30
-    assert observe(cut, replace(much, reusable_tokens=9000, cached_tokens=6000), 20).limit == 30
+    more = replace(much, reusable_tokens=9000, cached_tokens=6000)
+    assert observe(cut, [more], 20).limit == 30
 
 
 def test_those_who_leave_late_are_not_cut_for_twice():
-    state = Admission(limit=128, most=500)
+    state = state_of(128, 500)
     for preemptions in range(1, 20):
-        state = observe(state, replace(ROOM, preemptions=preemptions), 128)
+        state = observe(state, [replace(ROOM, preemptions=preemptions)], 128)
     assert state.limit == 96
 
 
 def test_after_a_cut_it_grows_a_little_with_each_look():
-    state = observe(Admission(limit=64, most=100), replace(ROOM, preemptions=1), 64)
+    state = observe(state_of(64), [replace(ROOM, preemptions=1)], 64)
     assert state.limit == 48
     fits = replace(ROOM, preemptions=1, reusable_tokens=48_000, cached_tokens=48_000)
-    assert observe(state, fits, 48).limit == 48
+    assert observe(state, [fits], 48).limit == 48
     more = replace(fits, reusable_tokens=50_000, cached_tokens=50_000)
-    grown = observe(observe(state, fits, 48), more, 48)
+    grown = observe(observe(state, [fits], 48), [more], 48)
     assert grown.limit == 51
-    assert observe(grown, more, 51).limit == 51
+    assert observe(grown, [more], 51).limit == 51
 
 
 def test_without_a_prefix_cache_it_grows_again_too():
-    state = observe(Admission(limit=1, most=100), replace(ROOM, preemptions=1), 1)
+    state = observe(state_of(1), [replace(ROOM, preemptions=1)], 1)
     for _ in range(1000):
-        state = observe(state, replace(ROOM, preemptions=1), state.limit)
+        state = observe(state, [replace(ROOM, preemptions=1)], state.limit)
     assert 1 < state.limit < 10
 
 
-@given(st.lists(loads, min_size=1, max_size=5))
-@example([Load(8, 0, 8, kv_usage=0.1), Load(1, 0, 64, kv_usage=0.2)])
-@example([Load(7, 0, 8, kv_usage=0.9), Load(8, 0, 8, kv_usage=0.2)])
-def test_no_room_in_one_engine_is_no_room(engines):
-    state = Admission(8, 100, *(sum(map(counter, engines)) for counter in COUNTERS))
-    assert judge(state, busiest(engines)) == (
-        "room" if all(judge(counted(load), load) == "room" for load in engines) else "full"
-    )
+BUSY = Load(64, 3, 64)
+LOST = replace(ROOM, reusable_tokens=5000)
 
 
-COUNTERS: list[Callable[[Load], int]] = [
-    lambda load: load.preemptions,
-    lambda load: load.reusable_tokens,
-    lambda load: load.cached_tokens,
-]
+@pytest.mark.parametrize(
+    "other, verdict", [(ROOM, "room"), (BUSY, "full"), (LOST, "thrash")], ids=lambda v: str(v)[:6]
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_one_engine_without_room_is_enough(other, verdict, swapped):
+    healthy = replace(ROOM, reusable_tokens=10**6, cached_tokens=10**6)
+    now = [other, healthy][:: -1 if swapped else 1]
+    assert judge(Admission(8, 100, (ROOM, ROOM)), now) == verdict
 
 
-def counted(load: Load) -> Admission:
-    """A state that has seen all that the load counts."""
-    return Admission(8, 100, *(counter(load) for counter in COUNTERS))
+def test_an_engine_with_few_prompts_is_looked_at_when_it_has_had_enough():
+    state = Admission(40, 100, (ROOM, ROOM))
+    for step in range(1, 12):
+        much = replace(ROOM, reusable_tokens=5000 * step, cached_tokens=5000 * step)
+        state = observe(state, [much, replace(ROOM, reusable_tokens=200 * step)], 40)
+    assert state.limit == 30
 
 
-def test_of_no_engines_none_is_the_busiest():
+def test_a_replaced_engine_is_counted_from_zero():
+    full = replace(ROOM, reusable_tokens=10**6, cached_tokens=10**6)
+    state = observe(Admission(40, 100, (full,)), [replace(ROOM, reusable_tokens=3000)], 40)
+    assert state.limit == 30
+
+
+def test_the_smallest_engine_sets_where_it_begins():
+    assert begin([Load(0, 0, 64), Load(0, 0, 8)], 100).limit == 4
+    assert begin([Load(0, 0, 1)], 100).limit == 1
+    assert begin([Load(0, 0, 64)], 10).limit == 10
     with pytest.raises(ValueError, match="empty"):
-        busiest([])
-
-
-def test_the_busiest_engine_decides_and_all_counters_count():
-    idle = Load(1, 0, 64, reusable_tokens=10, cached_tokens=5)
-    queueing = Load(8, 3, 8, kv_usage=0.4, preemptions=2, reusable_tokens=7)
-    both = busiest([idle, queueing])
-    assert (both.running, both.waiting, both.capacity) == (8, 3, 8)
-    assert (both.preemptions, both.reusable_tokens, both.cached_tokens) == (2, 17, 5)
+        begin([], 100)
 
 
 @dataclass
@@ -268,7 +279,7 @@ class Seen:
 
 def run(machine: Machine, observations: int, burst_at: int | None = None) -> list[Seen]:
     """What each observation saw; one is made every 20 steps, half a call."""
-    state, seen = begin(machine.load(), most=1000), []
+    state, seen = begin([machine.load()], most=1000), []
     for number in range(observations):
         for _ in range(20):
             machine.admit(state.limit)
@@ -276,7 +287,7 @@ def run(machine: Machine, observations: int, burst_at: int | None = None) -> lis
         if number == burst_at:
             machine.burst(10)
         load = machine.load()
-        state = observe(state, load, len(machine.turns))
+        state = observe(state, [load], len(machine.turns))
         seen.append(Seen(state.limit, len(machine.turns), load))
     return seen
 
