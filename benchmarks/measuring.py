@@ -9,12 +9,14 @@ import statistics
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aloe.config import DialogueConfig, Sampling
 from aloe.dialogue.tree import TreeSeed
 from aloe.personas.importing import read_pool_files
 from aloe.roles import Persona
+
+T = TypeVar("T")
 
 ROLES = ("user", "inducer", "guided", "unguided", "judge")
 _SEEDS = Path(__file__).parent.parent / "aloe" / "personas" / "seeds"
@@ -56,7 +58,7 @@ def dialogue_config(arguments: Namespace) -> DialogueConfig:
     )
 
 
-def rotated(names: Iterable[str], repeat: int) -> list[str]:
+def rotated(names: Iterable[T], repeat: int) -> list[T]:
     """The variants in another order for each repetition."""
     every = list(names)
     return every[repeat % len(every) :] + every[: repeat % len(every)]

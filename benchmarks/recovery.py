@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import statistics
 import tempfile
 import threading
 import time
@@ -20,7 +21,7 @@ from typing import Any
 import psutil
 import ray
 import ray.data
-from measuring import write_json
+from measuring import median, rotated, write_json
 from rich.console import Console
 from rich.table import Table
 from scaling import actor_processes, alone, prepare
@@ -57,12 +58,14 @@ class Killer(threading.Thread):
         self.join()
 
 
-class Redone(threading.Thread):
-    """Counts the starts of parts that had been begun before, as far as a look each second sees."""
+class Watch(threading.Thread):
+    """Looks ten times a second which parts are begun again, and how many actors are there."""
 
     def __init__(self, folder: str) -> None:
         super().__init__(daemon=True)
         self.begun = 0.0
+        self.alive: list[int] = []
+        """Actors that had begun, look by look."""
         self._open, self._ended = Path(folder, "dialogue", "open"), threading.Event()
         self._starts: dict[str, set[int]] = {}
 
@@ -74,12 +77,16 @@ class Redone(threading.Thread):
                     self._starts.setdefault(log.parent.name, set()).add(log.stat().st_mtime_ns)
                 except FileNotFoundError:
                     continue  # the part is final
+            if self.begun:
+                self.alive.append(len(actor_processes()))
 
-    def stop(self) -> int:
+    def restarts(self) -> int:
         """Starts of a part beyond its first one."""
+        return sum(len(starts) - 1 for starts in self._starts.values())
+
+    def stop(self) -> None:
         self._ended.set()
         self.join()
-        return sum(len(starts) - 1 for starts in self._starts.values())
 
 
 def roll_out(folder: str, every_s: float, arguments: argparse.Namespace) -> Run:
@@ -93,21 +100,23 @@ def roll_out(folder: str, every_s: float, arguments: argparse.Namespace) -> Run:
         {"turns": arguments.turns, "actors": pool},
     )
     ray.data.DataContext.get_current().wait_for_min_actors_s = 600
-    redone = Redone(folder)
-    redone.start()
+    watch = Watch(folder)
+    watch.start()
     killer = Killer(store, every_s)
     if every_s:
         killer.start()
     manifest = rollout_dialogues(config, store)
     if every_s:
         killer.stop()
-    restarts = redone.stop()
-    ended = max(path.stat().st_mtime for path in Path(folder, "dialogue", "parts").iterdir())
+    watch.stop()
+    ends = sorted(path.stat().st_mtime for path in Path(folder, "dialogue", "parts").iterdir())
     ray.shutdown()
     return {
-        "seconds": ended - redone.begun,
+        "seconds": ends[-1] - watch.begun,
+        "half_s": ends[len(ends) // 2] - watch.begun,
+        "alive": statistics.fmean(watch.alive) / actors,
         "kills": killer.kills,
-        "restarted_parts": restarts,
+        "restarted_parts": watch.restarts(),
         "trees": manifest.counts["trees"],
         "nodes": manifest.counts["nodes"],
         "failed_trees": manifest.counts["failed_trees"],
@@ -123,31 +132,37 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=8, help="open trees of an actor")
     parser.add_argument("--latency-s", type=float, default=0.5, help="time of one call")
     parser.add_argument("--every", type=float, default=4.0, help="seconds between two kills")
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     arguments = parser.parse_args()
 
+    every = {"undisturbed": 0.0, "disturbed": arguments.every}
+    runs: dict[str, list[Run]] = {name: [] for name in every}
+    same = True
     with tempfile.TemporaryDirectory() as folder:
-        runs: dict[str, Run] = {}
-        tables = {}
-        for name, every_s in (("undisturbed", 0.0), ("disturbed", arguments.every)):
-            runs[name] = alone(roll_out, f"{folder}/{name}", every_s, arguments)
-            nodes = Store(f"{folder}/{name}").read_table("dialogue/nodes", NODES)
-            tables[name] = nodes.sort_by("node_id")
-    same = tables["disturbed"].equals(tables["undisturbed"])
+        for repeat in range(arguments.repeats):
+            tables = {}
+            for name in rotated(every, repeat):
+                place = f"{folder}/{name}-{repeat}"
+                runs[name].append(alone(roll_out, place, every[name], arguments))
+                tables[name] = Store(place).read_table("dialogue/nodes", NODES).sort_by("node_id")
+            same = same and tables["disturbed"].equals(tables["undisturbed"])
     ratios = {
-        "undisturbed": runs["disturbed"]["seconds"] / runs["undisturbed"]["seconds"],
+        "undisturbed": median(runs["disturbed"], "seconds")
+        / median(runs["undisturbed"], "seconds"),
+        "half": median(runs["disturbed"], "half_s") / median(runs["undisturbed"], "half_s"),
         "same_rows": float(same),
     }
 
-    keys = ("seconds", "kills", "restarted_parts", "trees", "failed_trees")
+    keys = ("seconds", "half_s", "kills", "restarted_parts", "alive", "trees", "failed_trees")
     table = Table("rollout", *(key.replace("_", " ") for key in keys))
-    for name, run in runs.items():
-        table.add_row(name, *(f"{run[key]:.4g}" for key in keys))
+    for name, part in runs.items():
+        table.add_row(name, *(f"{median(part, key):.4g}" for key in keys))
     console = Console()
     console.print(table)
     console.print(
-        f"disturbed / undisturbed {ratios['undisturbed']:.3f}, "
-        f"node rows {'the same' if same else 'DIFFER'}"
+        f"disturbed / undisturbed {ratios['undisturbed']:.3f}, half of the parts "
+        f"{ratios['half']:.3f}, node rows {'the same' if same else 'DIFFER'}"
     )
     write_json(arguments, ratios, runs)
 

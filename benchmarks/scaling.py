@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 import ray
 import ray.data
-from measuring import ROLES, write_json
+from measuring import ROLES, median, rotated, write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -174,6 +174,7 @@ def remember(folder: str, personas: int, arguments: argparse.Namespace) -> Run:
     """The most memory that the driver of a rollout of that many trees has at once."""
     actors = arguments.memory_actors
     pool = {"min": actors, "max": actors, "num_cpus": 1 / actors, "in_flight": 64}
+    # Prepared by a process of its own: writing the personas must not count.
     config = alone(prepare, folder, personas, {}, {"turns": 1, "actors": pool})[0]
     started = time.monotonic()
     rollout_dialogues(config, Store(folder))
@@ -202,19 +203,22 @@ def main() -> None:
     parser.add_argument("--step-s", type=float, default=0.08, help="time of one token")
     parser.add_argument("--personas", type=int, nargs="*", default=[1000, 100_000])
     parser.add_argument("--memory-actors", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=2, help="of each number of actors")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     arguments = parser.parse_args()
 
+    runs: dict[int, list[Run]] = {actors: [] for actors in arguments.actors}
     with tempfile.TemporaryDirectory() as folder:
-        scaling = [
-            alone(roll_out_on, f"{folder}/actors-{actors}", actors, arguments)
-            for actors in arguments.actors
-        ]
+        for repeat in range(arguments.repeats):
+            for actors in rotated(runs, repeat):
+                place = f"{folder}/actors-{actors}-{repeat}"
+                runs[actors].append(alone(roll_out_on, place, actors, arguments))
         memory = [
             alone(remember, f"{folder}/personas-{personas}", personas, arguments)
             for personas in arguments.personas
         ]
 
+    scaling = [{key: median(part, key) for key in part[0]} for part in runs.values()]
     first = scaling[0]
     for run in scaling:
         more = run["actors"] / first["actors"]
@@ -230,14 +234,14 @@ def main() -> None:
 
     console = Console()
     shown = ("actors", "trees", "start_s", "seconds", "steady_s", "efficiency", "steady_efficiency")
-    for runs, keys in ((scaling, shown), (memory, ("personas", "seconds", "driver_peak_mib"))):
-        if runs:
+    for rows, keys in ((scaling, shown), (memory, ("personas", "seconds", "driver_peak_mib"))):
+        if rows:
             table = Table(*(key.replace("_", " ") for key in keys))
-            for run in runs:
+            for run in rows:
                 table.add_row(*(f"{run[key]:,.5g}" for key in keys))
             console.print(table)
     console.print(", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items()))
-    write_json(arguments, ratios, {"scaling": scaling, "memory": memory})
+    write_json(arguments, ratios, {"scaling": list(runs.values()), "memory": memory})
 
 
 if __name__ == "__main__":

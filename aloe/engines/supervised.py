@@ -8,6 +8,7 @@ from typing import Protocol
 
 from aloe.engines.base import Completion, Engine, Load, Request
 from aloe.errors import EngineDied, EngineError
+from aloe.progress import say
 
 _DEATHS_PER_CALL = 3
 """A call in which that many engines died is given up: it may be what kills them."""
@@ -85,6 +86,7 @@ class SupervisedEngine:
                 raise EngineDied(
                     f"{self._name}: {_DEATHS_IN_A_ROW} engines in a row died; the last: {cause}"
                 )
+            say(f"{self._name}: engine lost, another one starts ({cause})", model=self._name)
             await asyncio.to_thread(dead.close)
             self._engine = await asyncio.to_thread(self._start)
             self.replaced += 1
