@@ -57,6 +57,9 @@ from aloe.engines.vllm import (
 Runs = dict[str, list[dict[str, Any]]]
 console = Console()
 
+GPU_MODEL_TURNS = 10
+"""As in the paper, where SmolLM2 on a CPU is measured on shorter trees."""
+
 COLUMNS = {
     "tokens_per_s": "tok/s",
     "seconds": "s",
@@ -227,7 +230,7 @@ def main() -> None:
     if arguments.profile:
         asyncio.run(profile(model, trees, config))
         return
-    runs: Runs = measure_gpu_model(trees, arguments.repeats)
+    runs: Runs = measure_gpu_model(trees, GPU_MODEL_TURNS, arguments.repeats)
     caches = {"on": [True], "off": [False], "both": [True, False]}[arguments.prefix_cache]
     for cached in caches:
         model = model.model_copy(update={"enable_prefix_caching": cached})
