@@ -7,8 +7,8 @@ import os
 import signal
 from collections.abc import Iterator
 
-import psutil
 import pytest
+from processes import children_titled
 
 from aloe.config import VllmModel
 from aloe.engines import Request
@@ -54,9 +54,8 @@ def undisturbed(engine, runner) -> list[str]:
 
 def core() -> int:
     """Process id of vLLM's engine core, the one child of ours that computes."""
-    children = psutil.Process().children(recursive=True)
-    (found,) = [child.pid for child in children if "EngineCore" in " ".join(child.cmdline())]
-    return found
+    (found,) = children_titled("EngineCore")
+    return found.pid
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-import psutil
 import pytest
 import ray
+from processes import children_titled
 from scripted_runs import persona_rows, scripted_values
 
 from aloe.config import Config, StorageConfig, VllmModel
@@ -82,11 +82,6 @@ def test_two_models_roll_out_trees_in_pools_of_their_own(tmp_path):
     assert not pools_of_the_cluster()
 
 
-def replica_processes() -> list[psutil.Process]:
-    every = psutil.Process().children(recursive=True)
-    return [child for child in every if "ray::EngineReplica" in "".join(child.cmdline()[:1])]
-
-
 def test_conversations_stay_with_an_engine_and_outlive_it(tmp_path):
     connect(configuration(tmp_path).ray)
     model = VllmModel.model_validate(TINY | {"pool": {"replicas": 2, "num_gpus": 0.5}})
@@ -107,7 +102,7 @@ def test_conversations_stay_with_an_engine_and_outlive_it(tmp_path):
         assert sorted(Counter(homes.values()).values()) == [3, 3]  # least loaded first
         await talk(engine, 2)
         assert engine._homes == homes  # and it stays there
-        replica_processes()[0].kill()
+        children_titled("ray::EngineReplica")[0].kill()
         assert await talk(engine, 1) == first
         engine.release("0")
         assert "0" not in engine._homes
