@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import ROLES, median, rotated, tree_seeds
-from rolling import Lockstep, Recorder, lockstep, rollout, timed
+from rolling import Lockstep, Recorder, Wrapped, lockstep, rollout, timed
 
 from aloe.config import DialogueConfig, ScriptedModel
 from aloe.dialogue.tree import TreeSeed
@@ -34,25 +34,15 @@ _STEP_S, _STEP_S_PER_SEQUENCE, _MOST = 0.01, 0.00002, 256
 
 
 @dataclass
-class Sized:
+class Sized(Wrapped):
     """Scripted answers of one role, as long as measured ones."""
 
-    engine: Engine
     lengths: list[int]
 
     async def complete(self, request: Request) -> Completion:
         rng = random.Random(derive_seed(request.messages, request.seed))
         # The length travels with the request, so that a batch can take its steps together.
         return await self.engine.complete(replace(request, max_tokens=rng.choice(self.lengths)))
-
-    def load(self) -> Load:
-        return self.engine.load()
-
-    def release(self, conversation: str) -> None:
-        self.engine.release(conversation)
-
-    def close(self) -> None:
-        return None
 
 
 class Paced:

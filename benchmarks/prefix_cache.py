@@ -29,22 +29,20 @@ from measuring import (
 )
 from rich.console import Console
 from rich.table import Table
-from rolling import rollout
+from rolling import Wrapped, rollout
 
 from aloe.config import DialogueConfig, VllmModel
 from aloe.dialogue.tree import TreeSeed
 from aloe.engines import Completion, Engine, Request
-from aloe.engines.base import Load
 from aloe.engines.vllm import VllmEngine
 
 TOKENS = ("prompt_tokens", "cached_tokens", "reusable_tokens")
 
 
 @dataclass
-class Stamped:
+class Stamped(Wrapped):
     """Puts a line of its own before each request's first message."""
 
-    engine: Engine
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     async def complete(self, request: Request) -> Completion:
@@ -52,15 +50,6 @@ class Stamped:
         stamp = f"Request {next(self.numbers)}.\n\n{first['content']}"
         messages = [{"role": first["role"], "content": stamp}, *others]
         return await self.engine.complete(replace(request, messages=messages))
-
-    def load(self) -> Load:
-        return self.engine.load()
-
-    def release(self, conversation: str) -> None:
-        self.engine.release(conversation)
-
-    def close(self) -> None:
-        return None
 
 
 async def tokens(

@@ -21,16 +21,10 @@ Batch = Callable[[list[Request]], Awaitable[Sequence[Completion]]]
 
 
 @dataclass
-class Recorder:
-    """Passes requests on and remembers them with what they became."""
+class Wrapped:
+    """What wrappers around an engine have in common; each has a ``complete`` of its own."""
 
     engine: Engine
-    calls: Calls = field(default_factory=list)
-
-    async def complete(self, request: Request) -> Completion:
-        completion = await self.engine.complete(request)
-        self.calls.append((request, completion))
-        return completion
 
     def load(self) -> Load:
         return self.engine.load()
@@ -39,7 +33,19 @@ class Recorder:
         self.engine.release(conversation)
 
     def close(self) -> None:
-        self.engine.close()
+        return None  # the engine belongs to whoever started it
+
+
+@dataclass
+class Recorder(Wrapped):
+    """Passes requests on and remembers them with what they became."""
+
+    calls: Calls = field(default_factory=list)
+
+    async def complete(self, request: Request) -> Completion:
+        completion = await self.engine.complete(request)
+        self.calls.append((request, completion))
+        return completion
 
 
 class Lockstep:

@@ -104,9 +104,9 @@ async def measure_async(
 ) -> tuple[Runs, Calls]:
     """Rollout and ceiling on one AsyncLLM; also the calls of the first rollout."""
     engine = VllmEngine("bench", model)
-    recorded: Calls = await roll_out(engine, trees[:2], config)  # grammars, threads, allocator
+    await roll_out(engine, trees[:2], config)  # grammars, threads, allocator
     runs: Runs = {"rollout": [], "ceiling": []}
-    recorded = []
+    recorded: Calls = []
     for repeat in range(repeats):
         # The first ceiling replays the first rollout.
         for name in rotated(runs, repeat):

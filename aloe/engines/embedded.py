@@ -62,7 +62,7 @@ def resolve_checkpoint(path: str, dtype: str = "float32") -> str:
     """
     check_checkpoint(path)
     if not path.startswith(PREFIX):
-        return localize(str(Path(path).expanduser()) if path.startswith("~") else path)
+        return localize(path)
     name = path.removeprefix(PREFIX)
     target = Path(platformdirs.user_cache_dir("aloe")) / "models" / f"{name}-{dtype}-{_LAYOUT}"
     if not target.exists():

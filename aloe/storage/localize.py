@@ -44,7 +44,7 @@ def localize(url: str, options: StorageConfig | None = None) -> str:
         UserError: no files there, or the store does not answer.
     """
     if "://" not in url:
-        return url
+        return str(Path(url).expanduser()) if url.startswith("~") else url
     fs, path = open_fs(url, options)
     if isinstance(fs, LocalFileSystem):
         return path
