@@ -27,16 +27,18 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Interact to align: personas, dialogue trees, preference data, SFT and DPO, benchmark.",
+    help="Interact to align: personas, dialogue trees, preference data, training, benchmark.",
 )
 personas_app = typer.Typer(no_args_is_help=True, help="Persona pools.")
 dialogue_app = typer.Typer(no_args_is_help=True, help="Dialogue trees.")
 preferences_app = typer.Typer(no_args_is_help=True, help="Training rows.")
 train_app = typer.Typer(no_args_is_help=True, help="Training.")
+placement_app = typer.Typer(no_args_is_help=True, help="Which model lies on which devices.")
 app.add_typer(personas_app, name="personas")
 app.add_typer(dialogue_app, name="dialogue")
 app.add_typer(preferences_app, name="preferences")
 app.add_typer(train_app, name="train")
+app.add_typer(placement_app, name="placement")
 
 ConfigPath = Annotated[
     str,
@@ -111,10 +113,48 @@ def train_sft(context: typer.Context, config: ConfigPath, as_json: Json = False)
     _stage(context, config, "training/sft", as_json)
 
 
+@train_app.command("reward", context_settings=_PASS_ON)
+def train_reward(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+    """Train a reward model on preference pairs."""
+    _stage(context, config, "training/reward", as_json)
+
+
 @train_app.command("dpo", context_settings=_PASS_ON)
 def train_dpo(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
     """Train on preference pairs."""
     _stage(context, config, "training/dpo", as_json)
+
+
+@placement_app.command("show", context_settings=_PASS_ON)
+def placement_show(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+    """Print which devices each training's models get; asks no cluster."""
+    from aloe.placement import groups_of, kinds_of, phases_of, show
+
+    use_json(as_json)
+    found = load_config(config, context.args)
+    for kind in kinds_of(found):
+        phases = [groups_of(found.placements, phase) for phase in phases_of(found, kind)]
+        show(f"training.{kind}", phases, None)
+
+
+@placement_app.command("plan", context_settings=_PASS_ON)
+def placement_plan(
+    context: typer.Context,
+    config: ConfigPath,
+    gpus: Annotated[int, typer.Option(min=1, help="Devices in all.")],
+    gpu_memory: Annotated[float, typer.Option(min=1, help="GiB of each device.")],
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="Devices of a machine.")] = 8,
+    ppo: Annotated[
+        bool, typer.Option("--ppo", help="Plan for the five roles of PPO at once as well.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Estimate memory per device and propose a placements section."""
+    from aloe.placement import GIB, Devices, advise
+
+    use_json(as_json)
+    devices = Devices(gpus, min(gpus, gpus_per_node), gpu_memory * GIB)
+    advise(load_config(config, context.args), devices, ppo)
 
 
 @app.command(context_settings=_PASS_ON)

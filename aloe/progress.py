@@ -23,6 +23,11 @@ def use_json(enabled: bool) -> None:
     _json_lines = enabled
 
 
+def telling_json() -> bool:
+    """Whether facts are told as JSON lines."""
+    return _json_lines
+
+
 def say(text: str, **fields: object) -> None:
     """Tell one fact: as text on stderr, or as a JSON line with ``fields``."""
     if _json_lines:

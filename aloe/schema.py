@@ -199,10 +199,22 @@ SCORES = _table(
     ],
 )
 
+REFERENCE = _table(
+    "reference",
+    [
+        ("pair_id", pa.string()),
+        ("checkpoint", pa.string()),  # aloe.training.checkpoint.fingerprint
+        ("tokens", pa.string()),  # hash of the token ids of prompt and both replies
+        ("preferred", pa.float64()),  # summed log-prob of the reply
+        ("rejected", pa.float64()),
+    ],
+)
+"""What a frozen reference gave each reply of a pair."""
+
 METRICS = _table(
     "metrics",
     [
-        ("stage", pa.string()),  # sft | dpo
+        ("stage", pa.string()),  # sft | reward | dpo
         ("split", pa.string()),  # train | validation
         ("step", pa.int32()),  # optimizer steps done
         ("name", pa.string()),

@@ -220,13 +220,21 @@ def write_errors(store: Store) -> None:
 
 
 def write_training(store: Store, rng: random.Random) -> None:
-    for stage, start, end in (("sft", 2.9, 2.1), ("dpo", 0.693, 0.41)):
+    sides = [
+        f"{what}_{side}" for what in ("reward", "length") for side in ("preferred", "rejected")
+    ]
+    phases = [f"seconds_{phase}" for phase in ("forward", "backward", "update", "reference")]
+    for stage, start, end in (("sft", 2.9, 2.1), ("reward", 0.69, 0.5), ("dpo", 0.693, 0.41)):
         rows = []
         for step in range(1, 13):
             loss = end + (start - end) * math.exp(-step / 4) + rng.gauss(0, 0.02)
             rows.append(_metric(stage, "train", step, "loss", loss))
             rows.append(_metric(stage, "train", step, "grad_norm", 1 + rng.random()))
             rows.append(_metric(stage, "train", step, "tokens", 900.0))
+            told = {"sft": ["entropy"], "reward": sides[:2], "dpo": ["kl", "entropy", *sides]}[
+                stage
+            ]
+            rows += [_metric(stage, "train", step, name, rng.random()) for name in told + phases]
         for split, name in (("validation", "loss"), ("train", "whole_loss")):
             rows += [_metric(stage, split, 0, name, start), _metric(stage, split, 12, name, end)]
         if stage == "dpo":
@@ -245,7 +253,10 @@ def write_training(store: Store, rng: random.Random) -> None:
         "reward_accuracy_after": 0.71,
         "reward_accuracy_interval_after": [0.58, 0.81],
     }
+    reward = {"accuracy_before": 0.52, "accuracy_after": 0.7}
+    reward |= {"accuracy_interval_before": [0.4, 0.64], "accuracy_interval_after": [0.57, 0.8]}
     counts = {"steps": 12, "tokens": 10_800}
+    _finish(store, "training/reward", wall=90.0, results=reward, counts=counts)
     _finish(store, "training/sft", wall=95.0, results=sft, counts=counts)
     _finish(store, "training/dpo", wall=140.0, results=dpo, counts=counts)
 

@@ -20,7 +20,7 @@ import platformdirs
 from aloe.errors import UserError
 from aloe.progress import say
 from aloe.storage import localize
-from aloe.storage.localize import holds, is_folder_name
+from aloe.storage.localize import download, holds, is_folder_name
 
 PREFIX = "embedded://"
 NAMES = ("smollm2-135m", "tiny")
@@ -69,6 +69,25 @@ def resolve_checkpoint(path: str, dtype: str = "float32") -> str:
         with _atomic_folder(target) as partial:
             _convert(name, dtype, partial)
     return str(target)
+
+
+@contextmanager
+def only_config(path: str) -> Iterator[str]:
+    """A folder (or Hugging Face id) that has a checkpoint's ``config.json``, maybe not its weights.
+
+    Args:
+        path: as for `resolve_checkpoint`.
+
+    Raises:
+        UserError: see `check_checkpoint`; or the store does not answer.
+    """
+    if "://" not in path or path.startswith(PREFIX):
+        yield resolve_checkpoint(path)
+        return
+    check_checkpoint(path)
+    with tempfile.TemporaryDirectory(prefix="aloe-config-") as folder:
+        download(f"{path.rstrip('/')}/config.json", Path(folder) / "config.json")
+        yield folder
 
 
 @contextmanager

@@ -14,11 +14,35 @@ _METRICS = {
     "loss": "loss",
     "accuracy_logprob": "accuracy by log-prob",
     "accuracy_reward": "accuracy by implicit reward",
+    "accuracy": "accuracy",
     "margin": "reward margin",
+    "kl": "log-ratio to the reference per token",
+    "entropy": "entropy per token",
+    "nll": "negative log-prob per token of the preferred",
+    "tokens_per_second": "tokens per second",
     "grad_norm": "gradient norm",
     "learning_rate": "learning rate",
 }
 """Metrics of `aloe.schema.METRICS` that are drawn, in this order."""
+_TOGETHER = {
+    "rewards": (
+        "rewards of both replies",
+        {"preferred": "reward_preferred", "rejected": "reward_rejected"},
+    ),
+    "logprobs": (
+        "log-prob per token",
+        {"preferred": "logprob_preferred", "rejected": "logprob_rejected"},
+    ),
+    "lengths": (
+        "tokens of both replies",
+        {"preferred": "length_preferred", "rejected": "length_rejected"},
+    ),
+    "phases": (
+        "seconds of a step",
+        {phase: f"seconds_{phase}" for phase in ("forward", "backward", "update", "reference")},
+    ),
+}
+"""Metrics of each step's batch that share a chart: name -> title, and metric by label."""
 _SERIES: dict[str, Json] = {
     "train, batch": {"line": {"color": BASE_COLOR, "width": 1.5, "dash": "dot"}},
     "train, all rows": {"line": {"color": COLORS[0], "width": 2}},
@@ -88,12 +112,37 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:
         points.setdefault("train, batch" if batch else series, []).append(
             (row["step"], row["value"])
         )
-    return [
-        _training_curve(stage, name, found[stage, name])
-        for stage in ("sft", "dpo")
-        for name in _METRICS
-        if (stage, name) in found
-    ]
+    figures = []
+    for stage in dict.fromkeys(stage for stage, _ in found):
+        figures += [
+            _training_curve(stage, name, found[stage, name])
+            for name in _METRICS
+            if (stage, name) in found
+        ]
+        for key, (title, labels) in _TOGETHER.items():
+            shared = {
+                label: found[stage, name]["train, batch"]
+                for label, name in labels.items()
+                if (stage, name) in found
+            }
+            if len(shared) > 1:
+                figures.append(_shared_chart(stage, key, title, shared))
+    return figures
+
+
+def _shared_chart(stage: str, key: str, title: str, series: Mapping[str, Points]) -> Figure:
+    traces = []
+    for color, (label, points) in zip(COLORS, series.items(), strict=False):
+        steps, values = zip(*sorted(points), strict=True)
+        traces.append(
+            scatter(label, list(steps), list(values), "lines")
+            | {"line": {"color": color, "width": 1.5}, "showlegend": True}
+            | {"hovertemplate": "step %{x}: %{y:.4g}"}
+        )
+    title = f"{TITLES[f'training/{stage}']} {title}"
+    alt = f"{title} by optimizer step: {'; '.join(series)}."
+    layout = {"xaxis": {"title": {"text": "optimizer step"}}}
+    return Figure(f"{stage}-{key}", "training", title, alt, traces, layout)
 
 
 def _training_curve(stage: str, name: str, series: Mapping[str, Points]) -> Figure:

@@ -11,7 +11,15 @@ from aloe.storage.manifest import Manifest, load_manifest, stage_manifest
 from aloe.storage.store import Store
 
 NAME = "report"
-STAGES = ("personas", "dialogue", "preferences", "training/sft", "training/dpo", "evaluation")
+STAGES = (
+    "personas",
+    "dialogue",
+    "preferences",
+    "training/sft",
+    "training/reward",
+    "training/dpo",
+    "evaluation",
+)
 
 
 def write_report(config: Config, store: Store) -> Manifest:
@@ -26,6 +34,8 @@ def write_report(config: Config, store: Store) -> Manifest:
     """
     started = time.monotonic()
     manifests = {name: load_manifest(store, name) for name in STAGES}
+    if config.training.reward is None and manifests["training/reward"] is None:
+        del manifests["training/reward"]
     settings = config.report.model_dump(mode="json") | {"seed": config.run.seed}
     preview = any(found is None or not found.complete for found in manifests.values())
     if preview:

@@ -17,6 +17,7 @@ TITLES = {
     "dialogue": "Dialogue",
     "preferences": "Preferences",
     "training/sft": "SFT",
+    "training/reward": "Reward model",
     "training/dpo": "DPO",
     "evaluation": "Evaluation",
 }
@@ -94,8 +95,8 @@ def evaluation_scores(evaluation: Manifest | None) -> dict[str, Any] | None:
 
 
 def read_metrics(store: Store) -> list[dict[str, Any]]:
-    """Rows of `aloe.schema.METRICS`, SFT before DPO."""
-    names = (f"training/{stage}/metrics.parquet" for stage in ("sft", "dpo"))
+    """Rows of `aloe.schema.METRICS`, in the order of the stages."""
+    names = (f"{stage}/metrics.parquet" for stage in TITLES if stage.startswith("training/"))
     tables = (store.read_table(name, METRICS) for name in names if store.exists(name))
     return [row for table in tables for row in table.to_pylist()]
 
@@ -104,8 +105,8 @@ def training_results(manifests: Mapping[str, Manifest | None]) -> dict[str, list
     """Results of the complete training stages by title, numbers before and after side by side."""
     return {
         TITLES[name]: pair_results(found.results)
-        for name in ("training/sft", "training/dpo")
-        if (found := manifests[name]) and found.results
+        for name, found in manifests.items()
+        if name.startswith("training/") and found and found.results
     }
 
 

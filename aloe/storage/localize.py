@@ -64,7 +64,7 @@ def localize(url: str, options: StorageConfig | None = None) -> str:
         for name in files:
             inside = name.removeprefix(f"{path}/")
             if not inside.endswith("/"):  # an object that only marks a folder
-                _download(f"{url.rstrip('/')}/{inside}", partial / inside, options)
+                download(f"{url.rstrip('/')}/{inside}", partial / inside, options)
         partial.rename(target)
     except OSError:
         if not target.exists():  # else another process was faster
@@ -74,7 +74,12 @@ def localize(url: str, options: StorageConfig | None = None) -> str:
     return str(target)
 
 
-def _download(url: str, target: Path, options: StorageConfig | None) -> None:
+def download(url: str, target: Path, options: StorageConfig | None = None) -> None:
+    """Copy one file to a local one.
+
+    Raises:
+        UserError: the store does not answer or refuses.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     fs, path = open_fs(url, options)
     remotely(url, "read", lambda: fs.get_file(path, str(target)), options)

@@ -47,6 +47,11 @@ def attention() -> str:
     return "flash_attention_2" if has_flash_attention() else "sdpa"
 
 
+def tree_attention() -> str:
+    """Attention that takes the mask of a tree (`aloe.training.token_tree`)."""
+    return "flex_attention" if has_gpu() else "sdpa"
+
+
 def check_compiler() -> None:
     """Whether DeepSpeed can build its CPU optimizer, which it does at first use.
 

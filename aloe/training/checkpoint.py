@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import uuid
@@ -12,6 +13,7 @@ from pathlib import Path
 from fsspec.implementations.local import LocalFileSystem
 
 from aloe.errors import UserError
+from aloe.schema import stable_id
 from aloe.storage import Store
 
 
@@ -38,6 +40,24 @@ def refuse_remote_code(checkpoint: str, trusted: bool) -> None:
             f"checkpoint {checkpoint}: brings its own code; "
             "read it, then set training.trust_remote_code"
         )
+
+
+def fingerprint(checkpoint: str, dtype: str) -> str:
+    """16 hex digits that tell checkpoints apart, by the content of a local folder's files.
+
+    Args:
+        checkpoint: local folder or Hugging Face id; of an id only the name counts.
+        dtype: in which the model computes.
+    """
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return stable_id(checkpoint, dtype)
+    digests = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".safetensors", ".bin", ".jinja", ".txt", ".model"):
+            with path.open("rb") as file:
+                digests[path.name] = hashlib.file_digest(file, "blake2b").hexdigest()
+    return stable_id(digests, dtype)
 
 
 @contextmanager

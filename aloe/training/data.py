@@ -25,6 +25,9 @@ SPLITS = ("train", "validation")
 SAMPLE_ROWS = 1024
 """Training rows behind train_loss_before and train_loss_after; all of them in a small run."""
 
+PROMPT, REPLY = 1, 2
+"""Values of a row's attention mask; 0 is padding."""
+
 Tokenizer = Any  # transformers.PreTrainedTokenizerBase, which is slow to import
 
 
@@ -43,6 +46,14 @@ class Encoded:
 
         return torch.asarray(self.ids, dtype=torch.int32).long()  # a buffer is read as float32 else
 
+    def mask(self) -> torch.Tensor:
+        """Attention mask, int64 [tokens]: PROMPT, then REPLY."""
+        import torch
+
+        mask = torch.full((len(self.ids),), PROMPT)
+        mask[self.prompt_length :] = REPLY
+        return mask
+
     @property
     def reply_length(self) -> int:
         return len(self.ids) - self.prompt_length
@@ -57,6 +68,9 @@ class Rows:
     """The rows of one file, by split."""
 
     splits: dict[str, list[Row]]
+    row_ids: dict[str, list[str]]
+    """Id of each of those rows, and of its tree."""
+    tree_ids: dict[str, list[str]]
     counts: dict[str, int]
     """``<unit>_<split>``, of those ``_shortened``, and ``_too_long`` for those left out."""
 
@@ -91,7 +105,7 @@ def read_sft(store: Store, tokenizer: Tokenizer, max_len: int) -> Rows:
     Raises:
         UserError: no row of a split fits into ``max_len`` tokens.
     """
-    columns = ["split", "prompt", "response"]
+    columns = ["row_id", "tree_id", "split", "prompt", "response"]
     table = store.read_table(SFT_FILE, SFT, columns=columns)
     return _encode_rows(table, ("response",), tokenizer, max_len, "rows")
 
@@ -102,7 +116,7 @@ def read_pairs(store: Store, tokenizer: Tokenizer, max_len: int) -> Rows:
     Raises:
         UserError: no row of a split fits into ``max_len`` tokens.
     """
-    columns = ["split", "prompt", "preferred", "rejected"]
+    columns = ["pair_id", "tree_id", "split", "prompt", "preferred", "rejected"]
     table = store.read_table(PAIRS_FILE, PAIRS, columns=columns)
     return _encode_rows(table, ("preferred", "rejected"), tokenizer, max_len, "pairs")
 
@@ -117,6 +131,8 @@ def _encode_rows(
 ) -> Rows:
     end = end_of_turn(tokenizer)
     rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    row_ids: dict[str, list[str]] = {split: [] for split in SPLITS}
+    tree_ids: dict[str, list[str]] = {split: [] for split in SPLITS}
     counts: Counter[str] = Counter()
     for row in table.to_pylist():
         split = row["split"]
@@ -127,12 +143,14 @@ def _encode_rows(
             counts[f"{unit}_{split}_too_long"] += 1
             continue
         rows[split].append(encoded)
+        row_ids[split].append(row[table.column_names[0]])
+        tree_ids[split].append(row["tree_id"])
         counts[f"{unit}_{split}"] += 1
         counts[f"{unit}_{split}_shortened"] += dropped > 0
     for split in SPLITS:
         if not rows[split]:
             raise UserError(f"{unit} of split {split}: none fits into max_len {max_len} tokens")
-    return Rows(rows, dict(counts))
+    return Rows(rows, row_ids, tree_ids, dict(counts))
 
 
 def encode(

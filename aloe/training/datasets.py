@@ -21,15 +21,14 @@ class SftRows(SFTDataset):  # type: ignore[misc]
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Ids, attention mask and loss mask, each [1, tokens].
+        """Ids, attention mask (`aloe.training.data.Encoded.mask`) and loss mask, each [1, tokens].
 
         The loss mask is 1 where the next token belongs to the reply.
         """
         (row,) = self.rows[index]
-        ids = row.tensor().unsqueeze(0)
-        loss_mask = torch.zeros(ids.shape)
+        loss_mask = torch.zeros((1, len(row.ids)))
         loss_mask[0, row.prompt_length - 1 : -1] = 1
-        return ids, torch.ones_like(ids), loss_mask
+        return row.tensor()[None], row.mask()[None], loss_mask
 
 
 class PairRows(RewardDataset):  # type: ignore[misc]
@@ -45,6 +44,17 @@ class PairRows(RewardDataset):  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor | int, ...]:
         """Ids and mask of the preferred reply, of the rejected one, and the prompt's length."""
-        preferred, rejected = self.rows[index]
-        a, b = preferred.tensor().unsqueeze(0), rejected.tensor().unsqueeze(0)
-        return a, torch.ones_like(a), b, torch.ones_like(b), preferred.prompt_length
+        a, b = self.rows[index]
+        return a.tensor()[None], a.mask()[None], b.tensor()[None], b.mask()[None], a.prompt_length
+
+
+class RewardRows(PairRows):
+    """The same for a reward model, which has a mask of 0 and 1 and no use for a prompt's length."""
+
+    is_dpo = False
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor | int, ...]:
+        """Ids and mask of the preferred reply and of the rejected one, and a margin of 0."""
+        a, a_mask, b, b_mask, _ = super().__getitem__(index)
+        assert isinstance(a_mask, torch.Tensor) and isinstance(b_mask, torch.Tensor)
+        return a, a_mask.clamp(max=1), b, b_mask.clamp(max=1), 0

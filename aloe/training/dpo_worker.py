@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
-from aloe.training.worker import Worker  # isort: skip  (first: it prepares the process)
+from aloe.training.trainee import Numbers, Splits, Trainee, replies_of  # isort: skip  (prepares)
 
 import ray
 import torch
@@ -14,52 +12,50 @@ from openrlhf.models import DPOLoss
 from openrlhf.trainer.dpo_trainer import DPOTrainer
 
 from aloe.config import DpoConfig
-from aloe.training.accelerator import WORKER_ENV
+from aloe.training.accelerator import WORKER_ENV, precision
 from aloe.training.accuracy import pair_statistics, wilson_interval
-from aloe.training.data import Row, read_pairs, sample
+from aloe.training.asked_reference import PlacedReference, PrecomputedReference
+from aloe.training.checkpoint import fingerprint
+from aloe.training.data import Row, Rows, read_pairs, sample
 from aloe.training.datasets import PairRows
-from aloe.training.protocol import Begin, Job, Measured, Outcome
+from aloe.training.hooks import AfterStep, Hooked
+from aloe.training.protocol import Advance
+from aloe.training.reference import read_reference
 from aloe.training.step_log import StepLog
+from aloe.training.worker import reply_sums
 
 
-class StoredReference(torch.nn.Module):
-    """The frozen reference, as the log-probs that it gave each reply.
+class HookedDPOTrainer(Hooked, DPOTrainer):  # type: ignore[misc]
+    """OpenRLHF's trainer with our hook and an `AskedReference`."""
 
-    It never changes, so one pass over the pairs is enough and no second model stays in memory.
-    """
+    names: ClassVar = {"loss_mean": "loss", "acc_mean": "accuracy_reward"}
 
-    def __init__(self, rows: Iterable[Row], sums: torch.Tensor) -> None:
-        """``sums``: summed log-probs, float [rows, 2], preferred first."""
-        super().__init__()
-        self._sums = {
-            _key(encoded.tensor()): value
-            for row, values in zip(rows, sums.tolist(), strict=True)
-            for encoded, value in zip(row, values, strict=True)
-        }
+    def __init__(self, after_step: AfterStep, log: StepLog, **arguments: Any) -> None:
+        super().__init__(after_step, **arguments)
+        self.log = log
+        self.lengths = torch.ones(2, 1)
+        self.loss_fn.register_forward_hook(self._look)
+        log.watch(self.ref_model, "reference")
 
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Summed log-probs, float32 [batch], of the padded sequences ``ids`` [batch, tokens]."""
-        keys = [_key(row[keep.bool()]) for row, keep in zip(ids, mask, strict=True)]
-        return torch.tensor(
-            [self._sums[key] for key in keys], dtype=torch.float32, device=ids.device
+    def _look(self, _: Any, sums: tuple[torch.Tensor, ...], output: tuple[Any, ...]) -> None:
+        _, preferred, rejected = output
+        policy, reference = (torch.stack(pair).detach() for pair in (sums[:2], sums[2:]))
+        per_token = policy / self.lengths
+        self.log.add(
+            margin=(preferred - rejected).mean().item(),
+            reward_preferred=preferred.mean().item(),
+            reward_rejected=rejected.mean().item(),
+            logprob_preferred=per_token[0].mean().item(),
+            logprob_rejected=per_token[1].mean().item(),
+            kl=((policy - reference) / self.lengths).mean().item(),
+            length_preferred=self.lengths[0].mean().item(),
+            length_rejected=self.lengths[1].mean().item(),
         )
 
-
-def _key(ids: torch.Tensor) -> bytes:
-    return hashlib.blake2b(ids.int().cpu().numpy().tobytes(), digest_size=16).digest()
-
-
-class LoggedDPOTrainer(DPOTrainer):  # type: ignore[misc]
-    """OpenRLHF's trainer with a `StoredReference`, its numbers sent to a `StepLog`."""
-
-    def __init__(self, log: StepLog, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.log = log
-        self.margins: list[float] = []
-        self.loss_fn.register_forward_hook(self._keep_margin)
-
-    def _keep_margin(self, _: Any, __: Any, output: tuple[torch.Tensor, ...]) -> None:
-        self.margins.append((output[1] - output[2]).mean().item())
+    def save_logs_and_checkpoints(self, *arguments: Any, **options: Any) -> None:
+        """OpenRLHF's hook after each optimizer step."""
+        super().save_logs_and_checkpoints(*arguments, **options)
+        self.ref_model.end_step()
 
     def concatenated_forward(
         self,
@@ -73,94 +69,86 @@ class LoggedDPOTrainer(DPOTrainer):  # type: ignore[misc]
         """Summed log-probs of both replies, then two losses that a reference does not have."""
         if model is self.ref_model:
             return model(chosen_ids, c_mask), model(reject_ids, r_mask), None, None
-        return super().concatenated_forward(
+        tokens = torch.stack([(mask > 0).sum(-1) for mask in (c_mask, r_mask)])
+        self.lengths = (tokens - torch.tensor(prompt_id_lens, device=tokens.device)).float()
+        found = super().concatenated_forward(
             model, chosen_ids, c_mask, reject_ids, r_mask, prompt_id_lens
         )
-
-    def save_logs_and_checkpoints(
-        self, args: Any, global_step: int, step_bar: Any, logs_dict: Any, client_states: Any
-    ) -> None:
-        """OpenRLHF's hook after each optimizer step."""
-        margin = sum(self.margins) / len(self.margins)
-        self.margins.clear()
-        loss, accuracy = logs_dict["loss_mean"], logs_dict["acc_mean"]
-        self.log.step(global_step, {"loss": loss, "accuracy_reward": accuracy, "margin": margin})
-
-
-@ray.remote(concurrency_groups={"poll": 1}, runtime_env=WORKER_ENV)  # type: ignore[call-overload]
-class DpoWorker(Worker):
-    """One rank; its method ``train`` does all of the work."""
-
-    def train(self, job: Job) -> Outcome:
-        """Optimise on preference pairs; evaluate before and after; save.
-
-        Raises:
-            UserError: see `Worker.join`, `read_pairs` and `Worker.load_policy`.
-        """
-        options = job.options
-        assert isinstance(options, DpoConfig)
-        self.loss_fn = DPOLoss(options.beta, options.label_smoothing)
-        self.join(job)
-        rows = read_pairs(job.store, self.tokenizer, options.max_len)
-        train, validation = rows.splits["train"], rows.splits["validation"]
-        self.load_policy(PairRows(train, self.tokenizer))
-
-        # The policy still is the reference: what it gives now is what the reference always gives.
-        self.tell(Begin("dpo: before training", 2 * (len(train) + len(validation))))
-        reference = self.scores(train)
-        chosen = sample(len(train), job.seed)
-        pairs = {"train": [train[i] for i in chosen], "validation": validation}
-        start = {"train": reference[chosen], "validation": self.scores(validation)}
-        before = self.measure(0, pairs, start, start)
-
-        stored = StoredReference(train, reference)
-        arguments = self.trainer_arguments()
-        self.fit(LoggedDPOTrainer(self.log, ref_model=stored, beta=options.beta, **arguments))
-
-        self.tell(Begin("dpo: after training", 2 * sum(map(len, pairs.values()))))
-        end = {split: self.scores(pairs[split]) for split in pairs}
-        after = self.measure(self.steps, pairs, end, start)
-        self.save()
-        results = {**_results(before, after, len(validation)), "pairs_train": len(train)}
-        return self.outcome({**results, **self.step_losses()}, rows)
-
-    def scores(self, pairs: list[Row]) -> torch.Tensor:
-        """Summed log-probs under the policy, float64 [pairs, 2], preferred first."""
-        return self.score([encoded for pair in pairs for encoded in pair]).view(-1, 2)
-
-    def measure(
-        self,
-        step: int,
-        pairs: dict[str, list[Row]],
-        policy: dict[str, torch.Tensor],
-        reference: dict[str, torch.Tensor],
-    ) -> dict[str, dict[str, float]]:
-        """`pair_statistics` of each split after ``step`` optimizer steps."""
-        found = {}
-        for split, rows in pairs.items():
-            lengths = torch.tensor([[encoded.reply_length for encoded in row] for row in rows])
-            found[split] = pair_statistics(policy[split], reference[split], lengths, self.loss_fn)
-            if step == 0:  # every margin is 0: neither right nor wrong
-                del found[split]["accuracy_reward"]
-            self.tell(Measured(split, step, found[split], whole=True))
+        self.log.add(nll=found[3].item())
         return found
 
 
-def _results(
-    before: dict[str, dict[str, float]], after: dict[str, dict[str, float]], pairs: int
-) -> dict[str, Any]:
-    held_out = {"before": before["validation"], "after": after["validation"]}
-    results: dict[str, Any] = {"pairs_validation": pairs}
-    for when, values in held_out.items():
-        results[f"loss_{when}"] = values["loss"]
-        results[f"accuracy_{when}"] = values["accuracy_logprob"]
-        results[f"accuracy_interval_{when}"] = wilson_interval(values["accuracy_logprob"], pairs)
-    reward_accuracy = held_out["after"]["accuracy_reward"]
-    return {
-        **results,
-        "train_loss_before": before["train"]["loss"],
-        "train_loss_after": after["train"]["loss"],
-        "reward_accuracy_after": reward_accuracy,
-        "reward_accuracy_interval_after": wilson_interval(reward_accuracy, pairs),
-        "reward_margin_after": held_out["after"]["margin"],
-    }
+@ray.remote(concurrency_groups={"poll": 1}, runtime_env=WORKER_ENV)  # type: ignore[call-overload]
+class DpoWorker(Trainee):
+    """One rank; its method ``train`` does all of the work."""
+
+    def read_rows(self) -> Rows:
+        return read_pairs(self.job.store, self.tokenizer, self.job.options.max_len)
+
+    def dataset(self, rows: list[Row]) -> PairRows:
+        return PairRows(rows, self.tokenizer)
+
+    def load_model(self, ds_config: dict[str, Any]) -> Any:
+        return self.load_actor(ds_config)
+
+    def begin(self, rows: Rows, samples: int) -> None:
+        """Meet the reference, and hear what it gives the rows that are measured."""
+        job, options = self.job, self.job.options
+        assert isinstance(options, DpoConfig) and job.reference is not None
+        self.loss_fn = DPOLoss(options.beta, options.label_smoothing, options.ipo)
+        if options.reference == "precomputed":
+            name = self.common(fingerprint(self.checkpoint, precision()) if not self._rank else "")
+            known = read_reference(job.reference, name)
+            self.reference: Any = PrecomputedReference(rows.splits, known)
+        else:
+            batches = self.sampler.batches(samples, options.epochs)
+            train, first = rows.splits["train"], self._rank == 0
+            self.reference = PlacedReference(
+                train, job.reference_ranks, batches, self.common, first
+            )
+        numbers = {
+            "train": sample(len(rows.splits["train"]), job.seed),
+            "validation": list(range(len(rows.splits["validation"]))),
+        }
+        self.start = {split: self.reference.sums(split, numbers[split]) for split in numbers}
+
+    def trainer(self, after_step: AfterStep, arguments: dict[str, Any]) -> Any:
+        beta = self.loss_fn.beta
+        return HookedDPOTrainer(
+            after_step, self.log, ref_model=self.reference, beta=beta, **arguments
+        )
+
+    def measure(self, step: int, splits: Splits, tell: bool) -> Numbers:
+        """`pair_statistics` of each split."""
+        found = {}
+        for split, rows in splits.items():
+            replies, reference = replies_of(rows), self.start[split]
+            if step:
+                policy = self.score(replies, reply_sums(self.model), tell).view(-1, 2)
+            else:  # the policy still is its reference
+                policy = reference
+                self.tell(Advance(len(replies)))
+            lengths = torch.tensor([[encoded.reply_length for encoded in row] for row in rows])
+            found[split] = pair_statistics(policy, reference, lengths, self.loss_fn)
+            if not step:  # every margin is 0: neither right nor wrong
+                del found[split]["accuracy_reward"]
+        return found
+
+    def results(self, before: Numbers, after: Numbers, held_out: int) -> dict[str, Any]:
+        found: dict[str, Any] = {"pairs_validation": held_out}
+        for when, numbers in (("before", before), ("after", after)):
+            values = numbers["validation"]
+            found[f"loss_{when}"] = values["loss"]
+            found[f"accuracy_{when}"] = values["accuracy_logprob"]
+            interval = wilson_interval(values["accuracy_logprob"], held_out)
+            found[f"accuracy_interval_{when}"] = interval
+            found[f"train_loss_{when}"] = numbers["train"]["loss"]
+        values = after["validation"]
+        found["reward_accuracy_after"] = values["accuracy_reward"]
+        found["reward_accuracy_interval_after"] = wilson_interval(
+            values["accuracy_reward"], held_out
+        )
+        found["reward_margin_after"] = values["margin"]
+        found["train_accuracy_after"] = after["train"]["accuracy_logprob"]
+        found["pairs_train"] = len(self.batches.dataset)
+        return found

@@ -7,23 +7,37 @@ from typing import Any
 
 from aloe.config import DpoConfig, SftConfig
 from aloe.errors import UserError
-from aloe.training.accelerator import attention, has_flash_attention, precision
+from aloe.training.accelerator import (
+    attention,
+    has_flash_attention,
+    precision,
+    tree_attention,
+)
+from aloe.training.protocol import Options
 
 MIN_LR_RATIO = 0.1
 """The cosine ends at this share of the peak learning rate (OpenRLHF's default)."""
 
 
-def openrlhf_arguments(options: SftConfig | DpoConfig, seed: int) -> SimpleNamespace:
+def openrlhf_arguments(options: Options, seed: int, tree_packing: bool) -> SimpleNamespace:
     """What OpenRLHF's strategy and trainers read from their arguments.
 
     Only names that they look up without a default are set; the rest stays OpenRLHF's own.
+
+    Args:
+        tree_packing: rows are packed as trees, see `aloe.training.tree_actor`.
     """
     from argparse import Namespace
 
     from openrlhf.utils.config import hierarchize
 
-    packing = isinstance(options, SftConfig) and options.packing and has_flash_attention()
-    smoothing = options.label_smoothing if isinstance(options, DpoConfig) else 0.0
+    packing = (
+        isinstance(options, SftConfig)
+        and options.packing
+        and has_flash_attention()
+        and not tree_packing
+    )
+    dpo = options if isinstance(options, DpoConfig) else DpoConfig()
     arguments = {
         "local_rank": -1,  # from the environment
         "max_norm": options.max_norm,
@@ -32,22 +46,24 @@ def openrlhf_arguments(options: SftConfig | DpoConfig, seed: int) -> SimpleNames
         "train.micro_batch_size": options.micro_batch_size,
         "ds.zero_stage": options.zero_stage,
         "ds.param_dtype": precision(),
-        "ds.attn_implementation": attention(),
+        "ds.attn_implementation": tree_attention() if tree_packing else attention(),
         "ds.packing_samples": packing,
         "ds.tensor_parallel_size": 1,
         "model.aux_loss_coef": 0.0,
-        "model.nll_loss_coef": 0.0,
-        "model.label_smoothing": smoothing,
-        "model.ipo_enable": False,
-        "eval.steps": float("inf"),  # we evaluate before and after
-        "ckpt.save_steps": float("inf"),  # and save once, at the end
+        "model.nll_loss_coef": dpo.nll_coef,
+        "model.label_smoothing": dpo.label_smoothing,
+        "model.ipo_enable": dpo.ipo,
+        "model.margin_loss_enable": False,
+        "model.compute_fp32_loss_enable": True,
+        "eval.steps": float("inf"),  # we evaluate and save, see aloe.training.trainee
+        "ckpt.save_steps": float("inf"),
         "logger.wandb.key": None,
         "logger.tensorboard_dir": None,
     }
     return hierarchize(Namespace(**arguments))
 
 
-def optimizer_settings(options: SftConfig | DpoConfig, steps: int) -> dict[str, Any]:
+def optimizer_settings(options: Options, steps: int) -> dict[str, Any]:
     """Adam and its schedule, as `DeepspeedStrategy.prepare` reads them."""
     return {
         "optim": "adam",
@@ -65,13 +81,13 @@ def optimizer_settings(options: SftConfig | DpoConfig, steps: int) -> dict[str, 
     }
 
 
-def check_batches(key: str, options: SftConfig | DpoConfig, rows: int) -> None:
-    """Whether ``rows`` training rows make at least one optimizer step.
+def check_batches(key: str, options: Options, rows: int, ranks: int) -> None:
+    """Whether ``rows`` training rows make at least one optimizer step over ``ranks`` processes.
 
     Raises:
         UserError: naming ``key``, the section of the configuration.
     """
-    share = options.micro_batch_size * options.ranks
+    share = options.micro_batch_size * ranks
     if options.batch_size % share:
         raise UserError(
             f"{key}.batch_size: {options.batch_size}, expected a multiple of "

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from aloe.config import DpoConfig, SftConfig
+from aloe.config import DpoConfig, RewardConfig, SftConfig
 from aloe.storage import Store
+
+Options = SftConfig | RewardConfig | DpoConfig
+"""Settings of one kind of training."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every rank is told."""
+    """What every process is told."""
 
     kind: str
-    """sft or dpo; also the stage's folder under training/."""
+    """sft, reward or dpo; also the stage's folder under training/."""
     store: Store
     checkpoint: str
     """Where the model starts: embedded://NAME, folder, URL or Hugging Face id."""
-    options: SftConfig | DpoConfig
+    options: Options
     seed: int
     trust_remote_code: bool
+    processes: int
+    """Training processes of all roles on one machine; they share its cores."""
+    reference: Store | None = None
+    """Where log-probs of a frozen reference are kept."""
+    reference_ranks: tuple[Any, ...] = ()
+    """Ray actors that answer for the reference batch by batch; none if it was asked before."""
+
+    @property
+    def folder(self) -> str:
+        """The stage's folder in the run."""
+        return f"training/{self.kind}"
 
 
 @dataclass(frozen=True)
 class Begin:
-    """A phase of ``total`` units starts; the one before is over."""
+    """A phase of ``total`` units starts, of which ``done`` are there; the one before is over."""
 
     label: str
     total: int
+    done: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,13 +65,28 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """Training goes on after ``step``; what was measured until then."""
+
+    step: int
+    measured: list[Measured] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """From here a killed training can go on."""
+
+    step: int
+
+
+@dataclass(frozen=True)
 class Note:
     """A sentence for the user."""
 
     text: str
 
 
-Event = Begin | Advance | Measured | Note
+Event = Begin | Advance | Measured | Resumed | Saved | Note
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aloe.config import Config
 from aloe.schema import SFT
 from aloe.storage import Manifest, Store
 from aloe.training.data import SFT_FILE
+from aloe.training.launch import follow, teams
+from aloe.training.protocol import Job, Outcome
+from aloe.training.recorder import Recorder
 from aloe.training.stage import run_stage
 
 
@@ -15,9 +16,9 @@ def train_sft(config: Config, store: Store) -> Manifest:
     """Fine-tune ``training.base`` on ``preferences/sft.parquet``.
 
     The loss is taken on the reply and its end of turn only. Writes ``training/sft/``:
-    ``checkpoint/`` (a Hugging Face folder), ``metrics.parquet`` and ``manifest.json``, whose
-    results hold the mean negative log-prob per token before and after, on held-out rows
-    (``loss_*``) and on training rows (``train_loss_*``).
+    ``checkpoint/`` (a Hugging Face folder), ``metrics.parquet``, ``tensorboard/`` and
+    ``manifest.json``, whose results hold the mean negative log-prob per token before and after, on
+    held-out rows (``loss_*``) and on training rows (``train_loss_*``).
 
     Raises:
         UserError: see `aloe.training.stage.run_stage`.
@@ -27,14 +28,14 @@ def train_sft(config: Config, store: Store) -> Manifest:
         store,
         "sft",
         config.training.sft,
-        checkpoint=config.training.base,
         after=["preferences"],
         data=(SFT_FILE, SFT),
-        worker=_worker,
+        run=_run,
     )
 
 
-def _worker() -> Any:
+def _run(config: Config, job: Job, recorder: Recorder) -> Outcome:
     from aloe.training.sft_worker import SftWorker
 
-    return SftWorker
+    with teams(config, {"actor": SftWorker}) as team:
+        return follow(team["actor"], "train", job, recorder)

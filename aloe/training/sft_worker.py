@@ -4,63 +4,51 @@ from __future__ import annotations
 
 from typing import Any
 
-from aloe.training.worker import Worker  # isort: skip  (first: it prepares the process)
+from aloe.training.trainee import Numbers, Splits, Trainee, replies_of  # isort: skip  (prepares)
 
 import ray
 from openrlhf.trainer.sft_trainer import SFTTrainer
 
 from aloe.training.accelerator import WORKER_ENV
-from aloe.training.data import Row, read_sft, sample
+from aloe.training.data import Row, Rows, read_sft
 from aloe.training.datasets import SftRows
-from aloe.training.protocol import Begin, Job, Measured, Outcome
-from aloe.training.step_log import StepLog
+from aloe.training.hooks import AfterStep, Hooked
+from aloe.training.worker import reply_sums
 
 
-class LoggedSFTTrainer(SFTTrainer):  # type: ignore[misc]
-    """OpenRLHF's trainer with its numbers sent to a `StepLog`."""
-
-    def __init__(self, log: StepLog, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.log = log
-
-    def save_logs_and_checkpoints(
-        self, args: Any, global_step: int, step_bar: Any, logs_dict: Any, client_states: Any
-    ) -> None:
-        """OpenRLHF's hook after each optimizer step."""
-        self.log.step(global_step, {"loss": logs_dict["loss_mean"]})
+class HookedSFTTrainer(Hooked, SFTTrainer):  # type: ignore[misc]
+    """OpenRLHF's trainer with our hook."""
 
 
 @ray.remote(concurrency_groups={"poll": 1}, runtime_env=WORKER_ENV)  # type: ignore[call-overload]
-class SftWorker(Worker):
+class SftWorker(Trainee):
     """One rank; its method ``train`` does all of the work."""
 
-    def train(self, job: Job) -> Outcome:
-        """Fine-tune on the preferred replies; evaluate before and after; save.
+    def read_rows(self) -> Rows:
+        return read_sft(self.job.store, self.tokenizer, self.job.options.max_len)
 
-        Raises:
-            UserError: see `Worker.join`, `read_sft` and `Worker.load_policy`.
-        """
-        self.join(job)
-        rows = read_sft(job.store, self.tokenizer, job.options.max_len)
-        train, validation = rows.splits["train"], rows.splits["validation"]
-        self.load_policy(SftRows(train, self.tokenizer))
-        splits = {
-            "train": [train[i] for i in sample(len(train), job.seed)],
-            "validation": validation,
-        }
-        before = self.measure("before", 0, splits)
-        self.fit(LoggedSFTTrainer(self.log, **self.trainer_arguments()))
-        after = self.measure("after", self.steps, splits)
-        self.save()
-        return self.outcome({**before, **after, **self.step_losses()}, rows)
+    def dataset(self, rows: list[Row]) -> SftRows:
+        return SftRows(rows, self.tokenizer)
 
-    def measure(self, when: str, step: int, splits: dict[str, list[Row]]) -> dict[str, float]:
-        """Mean negative log-prob per token of the replies, for each split."""
-        self.tell(Begin(f"sft: {when} training", sum(map(len, splits.values()))))
-        losses = {}
+    def load_model(self, ds_config: dict[str, Any]) -> Any:
+        return self.load_actor(ds_config)
+
+    def trainer(self, after_step: AfterStep, arguments: dict[str, Any]) -> Any:
+        return HookedSFTTrainer(after_step, **arguments)
+
+    def measure(self, step: int, splits: Splits, tell: bool) -> Numbers:
+        """Mean negative log-prob per token of the replies."""
+        found = {}
         for split, rows in splits.items():
-            replies = [encoded for row in rows for encoded in row]
+            replies = replies_of(rows)
             tokens = sum(encoded.reply_length for encoded in replies)
-            losses[split] = -self.score(replies).sum().item() / tokens
-            self.tell(Measured(split, step, {"loss": losses[split]}, whole=True))
-        return {f"loss_{when}": losses["validation"], f"train_loss_{when}": losses["train"]}
+            sums = self.score(replies, reply_sums(self.model), tell)
+            found[split] = {"loss": -sums.sum().item() / tokens}
+        return found
+
+    def results(self, before: Numbers, after: Numbers, held_out: int) -> dict[str, Any]:
+        found = {}
+        for when, numbers in (("before", before), ("after", after)):
+            found[f"loss_{when}"] = numbers["validation"]["loss"]
+            found[f"train_loss_{when}"] = numbers["train"]["loss"]
+        return found

@@ -1,4 +1,4 @@
-"""What the SFT and the DPO stage have in common, on the driver's side."""
+"""What the SFT, the reward and the DPO stage have in common, on the driver's side."""
 
 from __future__ import annotations
 
@@ -8,55 +8,71 @@ from typing import Any
 
 import pyarrow as pa
 
-from aloe.config import Config, DpoConfig, SftConfig
+from aloe.config import Config
 from aloe.engines.embedded import check_checkpoint
+from aloe.placement import Kind, check_place, groups_of, nodes, phases_of, show
 from aloe.progress import say
 from aloe.runtime import connect
-from aloe.schema import METRICS, derive_seed
+from aloe.schema import derive_seed
 from aloe.storage import Manifest, Store, stage_manifest
 from aloe.training.data import count_rows
-from aloe.training.launch import follow, ranks
 from aloe.training.options import check_batches
-from aloe.training.protocol import Job
+from aloe.training.protocol import Job, Options, Outcome
+from aloe.training.recorder import Recorder, recorded
+
+Run = Callable[[Config, Job, Recorder], Outcome]
+"""Places the roles of a training and lets them work."""
 
 
 def run_stage(
     config: Config,
     store: Store,
-    kind: str,
-    options: SftConfig | DpoConfig,
-    checkpoint: str,
+    kind: Kind,
+    options: Options,
     after: list[str],
     data: tuple[str, pa.Schema],
-    worker: Callable[[], Any],
+    run: Run,
+    reference: Store | None = None,
 ) -> Manifest:
     """Train on the cluster and write ``training/<kind>/``: checkpoint, metrics, manifest.
 
     Args:
-        kind: sft or dpo.
-        checkpoint: where the policy starts.
-        after: stages whose output is read.
+        after: stages whose output is read; training/sft among them is where the model starts.
         data: the file of training rows and its schema.
-        worker: imports and returns the Ray actor class; called when everything else is checked.
+        run: called when everything else is checked.
+        reference: where log-probs of a frozen reference are kept, if there is one.
 
     Raises:
         UserError: an earlier stage is missing, the data or the batch size do not fit, or the
-            cluster has not enough GPUs.
+            cluster cannot place the roles.
     """
     started = time.monotonic()
     settings = {
         "base": config.training.base,
         "seed": config.run.seed,
-        kind: options.model_dump(mode="json"),
+        kind: options.model_dump(mode="json", exclude=_INDIFFERENT),
     }
     manifest = stage_manifest(
         store, f"training/{kind}", settings, after=after, resume=config.run.resume
     )
     if manifest.complete:
         return manifest
-    check_batches(f"training.{kind}", options, count_rows(store, *data)["train"])
+    phases = phases_of(config, kind)
+    groups = [groups_of(config.placements, phase) for phase in phases]
+    trained = getattr(config.placements, phases[-1][-1])
+    check_batches(
+        f"training.{kind}",
+        options,
+        count_rows(store, *data)["train"],
+        trained.nodes * trained.devices,
+    )
+    from_sft = "training/sft" in after
+    checkpoint = store.url("training/sft/checkpoint") if from_sft else config.training.base
     check_checkpoint(checkpoint)
     connect(config.ray)
+    show(f"training.{kind}", groups, nodes())
+    for phase in groups:
+        check_place(phase, config.ray)
     job = Job(
         kind,
         store,
@@ -64,13 +80,23 @@ def run_stage(
         options,
         derive_seed(config.run.seed, "training", kind),
         config.training.trust_remote_code,
+        max(sum(group.devices * len(group.roles) for group in phase) for phase in groups),
+        reference,
     )
-    key = f"training.{kind}.ranks"
-    with ranks(worker(), options.ranks, key, config.ray.autoscaling) as group:
-        outcome, metrics = follow(group, job)
-    store.write_table(f"training/{kind}/metrics.parquet", metrics, METRICS)
+    try:
+        with recorded(kind, store) as recorder:
+            outcome = run(config, job, recorder)
+    except BaseException:
+        manifest.pause(store, started)
+        raise
     say(f"{kind}: {_summary(outcome.results)}")
-    return manifest.finish(store, started, counts=outcome.counts, results=outcome.results)
+    manifest = manifest.finish(store, started, counts=outcome.counts, results=outcome.results)
+    store.remove(f"training/{kind}/state")  # nobody goes on from it any more
+    return manifest
+
+
+_INDIFFERENT = {"reference_dir", "checkpoint_steps"}
+"""Options that change nothing in what is learned."""
 
 
 def _summary(results: dict[str, Any]) -> str:

@@ -1,11 +1,11 @@
-"""One training process: joins the others, loads the policy, scores rows, saves the checkpoint.
+"""One training process: joins the others, loads its model, scores rows, keeps states.
 
 Importing this module prepares the process for OpenRLHF.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,33 +23,30 @@ from openrlhf.utils import get_strategy  # noqa: E402
 from aloe.config import SftConfig  # noqa: E402
 from aloe.engines.embedded import resolve_checkpoint  # noqa: E402
 from aloe.runtime import cores, has_gpu  # noqa: E402
-from aloe.training.checkpoint import new_checkpoint, refuse_remote_code  # noqa: E402
+from aloe.training.checkpoint import refuse_remote_code  # noqa: E402
 from aloe.training.compile import build_cpu_ops  # noqa: E402
-from aloe.training.data import Encoded, Rows  # noqa: E402
-from aloe.training.datasets import PairRows, SftRows  # noqa: E402
-from aloe.training.options import (  # noqa: E402
-    check_batches,
-    openrlhf_arguments,
-    optimizer_settings,
-)
-from aloe.training.protocol import Advance, Begin, Event, Job, Note, Outcome  # noqa: E402
-from aloe.training.step_log import StepLog  # noqa: E402
+from aloe.training.data import REPLY, Encoded  # noqa: E402
+from aloe.training.options import openrlhf_arguments  # noqa: E402
+from aloe.training.plain_actor import PlainActor  # noqa: E402
+from aloe.training.protocol import Advance, Event, Job, Note  # noqa: E402
+from aloe.training.tree_actor import TreeActor, why_not  # noqa: E402
+
+Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Takes padded ids and masks, [rows, tokens]; returns a number per row, float [rows]."""
 
 
 class Worker(BaseDistributedActor):  # type: ignore[misc]
-    """What SFT and DPO share. Subclasses are Ray actors with a method ``train``."""
+    """What all training processes share. Subclasses are Ray actors."""
 
     def __init__(
         self, world_size: int, rank: int, master_addr: str | None, master_port: int | None
     ) -> None:
         super().__init__(world_size, rank, master_addr, master_port)
         self._events: list[Event] = []
-        if not has_gpu():  # Ray allows one thread per reserved CPU
-            torch.set_num_threads(max(1, len(cores()) // world_size))
 
     @ray.method(concurrency_group="poll")
     def poll(self, seen: int) -> list[Event]:
-        """Events after the first ``seen``; answered while `train` runs."""
+        """Events after the first ``seen``; answered while other methods run."""
         return self._events[seen:]
 
     def tell(self, event: Event) -> None:
@@ -65,14 +62,15 @@ class Worker(BaseDistributedActor):  # type: ignore[misc]
         from transformers import AutoTokenizer
 
         check_compiler()
+        if not has_gpu():  # Ray allows one thread per reserved CPU
+            torch.set_num_threads(max(1, len(cores()) // job.processes))
         self.job = job
         self.checkpoint = resolve_checkpoint(job.checkpoint)
         refuse_remote_code(self.checkpoint, job.trust_remote_code)
         if not has_gpu():
             build_cpu_ops(lambda text: self.tell(Note(text)))
-        if isinstance(job.options, SftConfig) and job.options.packing and not has_flash_attention():
-            self.tell(Note("training.sft.packing is off: there is no flash attention"))
-        self.strategy = get_strategy(openrlhf_arguments(job.options, job.seed))
+        self.packs_trees = self._choose_packing()
+        self.strategy = get_strategy(openrlhf_arguments(job.options, job.seed, self.packs_trees))
         self.strategy.setup_distributed()
         self.tokenizer = AutoTokenizer.from_pretrained(
             self.checkpoint, trust_remote_code=job.trust_remote_code
@@ -80,110 +78,102 @@ class Worker(BaseDistributedActor):  # type: ignore[misc]
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
-    def load_policy(self, rows: SftRows | PairRows) -> None:
-        """Load the model and its optimizer, and lay out the training batches.
+    def _choose_packing(self) -> bool:
+        """Whether rows are packed as trees; tells what is not possible here."""
+        from transformers import AutoConfig
 
-        Raises:
-            UserError: there are fewer rows than one optimizer step takes.
+        options, key = self.job.options, f"training.{self.job.kind}"
+        if options.tree_packing:
+            reason = why_not(
+                AutoConfig.from_pretrained(
+                    self.checkpoint, trust_remote_code=self.job.trust_remote_code
+                )
+            )
+            if reason is None:
+                return True
+            self.tell(Note(f"{key}.tree_packing is off for this model: {reason}"))
+        if isinstance(options, SftConfig) and options.packing and not has_flash_attention():
+            self.tell(Note(f"{key}.packing is off: there is no flash attention"))
+        return False
+
+    def load_actor(self, ds_config: dict[str, Any]) -> Actor:
+        """A causal language model, to be handed to `DeepspeedStrategy.prepare`.
+
+        Args:
+            ds_config: DeepSpeed's, for training or for evaluation; ZeRO-3 reads it on loading.
         """
-        options, strategy = self.job.options, self.strategy
-        check_batches(f"training.{self.job.kind}", options, len(rows))
-        self.batches = strategy.setup_dataloader(
-            rows, options.micro_batch_size, pin_memory=has_gpu(), collate_fn=rows.collate_fn
-        )
-        self.steps = len(self.batches) * options.epochs // strategy.accumulated_gradient
-        policy = Actor(
+        arguments = self.strategy.args.ds
+        actor = (TreeActor if self.packs_trees else PlainActor)(
             self.checkpoint,
-            attn_implementation=strategy.args.ds.attn_implementation,
-            param_dtype=strategy.args.ds.param_dtype,
-            ds_config=strategy.get_ds_train_config(),
-            packing_samples=strategy.args.ds.packing_samples,
+            attn_implementation=arguments.attn_implementation,
+            param_dtype=arguments.param_dtype,
+            ds_config=ds_config,
+            packing_samples=arguments.packing_samples,
         )
-        policy.model.config.pad_token_id = self.tokenizer.pad_token_id
-        if options.gradient_checkpointing:
-            policy.gradient_checkpointing_enable()
-        self.policy, self.optimizer, self.scheduler = strategy.prepare(
-            (policy, optimizer_settings(options, self.steps))
-        )
-        self.log = StepLog(strategy, self.policy, self.scheduler, self.tell)
-
-    def trainer_arguments(self) -> dict[str, Any]:
-        """What OpenRLHF's SFT and DPO trainers are both made of."""
-        return {
-            "model": self.policy,
-            "strategy": self.strategy,
-            "optim": self.optimizer,
-            "scheduler": self.scheduler,
-            "tokenizer": self.tokenizer,
-            "train_dataloader": self.batches,
-            "eval_dataloader": None,
-            "max_norm": self.job.options.max_norm,
-            "max_epochs": self.job.options.epochs,
-        }
-
-    def fit(self, trainer: Any) -> None:
-        """Let OpenRLHF's trainer take all optimizer steps."""
-        per_epoch = max(1, len(self.batches) // self.strategy.accumulated_gradient)
-        self.tell(Begin(f"{self.job.kind}: training", self.steps))
-        self.log.start()
-        trainer.fit(self.strategy.args, num_update_steps_per_epoch=per_epoch)
+        actor.model.config.pad_token_id = self.tokenizer.pad_token_id
+        return actor
 
     @torch.no_grad()
-    def score(self, sequences: Sequence[Encoded]) -> torch.Tensor:
-        """Summed log-prob of each reply under the policy, float64 [sequences], on every rank.
+    def score(self, sequences: Sequence[Encoded], score: Score, tell: bool) -> torch.Tensor:
+        """A number for each sequence, float64 [sequences], on every rank.
 
         Each rank computes its share. All make the same number of forward passes, since ZeRO-3
         gathers parameters in each.
+
+        Args:
+            tell: whether this is a phase whose progress is shown.
         """
-        rank, world, size = self._rank, self._world_size, self.job.options.micro_batch_size
+        rank, world, size = self._rank, self._world_size, 2 * self.job.options.micro_batch_size
         device = torch.cuda.current_device()
-        sums = torch.zeros(len(sequences), dtype=torch.float64, device=device)
-        self.policy.eval()
+        found = torch.zeros(len(sequences), dtype=torch.float64, device=device)
         for start in range(0, len(sequences), world * size):
-            mine = range(start + rank, min(start + world * size, len(sequences)), world)
-            batch = [sequences[i] for i in mine] or [sequences[0]]
-            padded = _pad(batch, self.tokenizer.pad_token_id)
-            ids, mask, reply = (part.to(device) for part in padded)
-            logps = self.policy(ids, attention_mask=mask, return_logprobs=True)
-            if mine:
-                sums[list(mine)] = (logps * reply[:, 1:]).sum(-1).double()
-            self.tell(Advance(min(world * size, len(sequences) - start)))
-        torch.distributed.all_reduce(sums)
-        return sums.cpu()
+            # Neighbours together: they are of one tree.
+            mine = slice(start + rank * size, start + (rank + 1) * size)
+            batch = sequences[mine] or sequences[:1]
+            ids, mask = (part.to(device) for part in pad(batch, self.tokenizer.pad_token_id))
+            values = score(ids, mask)
+            if sequences[mine]:
+                found[mine] = values.double()
+            if tell:
+                self.tell(Advance(min(world * size, len(sequences) - start)))
+        torch.distributed.all_reduce(found)
+        return found.cpu()
 
-    def step_losses(self) -> dict[str, float]:
-        """Training loss of the first and of the last step's batch."""
-        return {"train_loss_first": self.log.losses[0], "train_loss_last": self.log.losses[-1]}
+    def common(self, value: Any) -> Any:
+        """The first rank's value, on all ranks."""
+        values = [value]
+        torch.distributed.broadcast_object_list(values)
+        return values[0]
 
-    def outcome(self, results: dict[str, Any], rows: Rows) -> Outcome:
-        """What the stage's manifest keeps, with what became of the rows."""
-        options = self.job.options
-        unused = len(rows.splits["train"]) * options.epochs - self.steps * options.batch_size
-        remarks = rows.remarks()
-        if unused:
-            remarks.append(f"{unused} training rows unused: they do not fill a batch")
-        for remark in remarks:
-            self.tell(Note(f"{self.job.kind}: {remark}"))
-        counts = {"steps": self.steps, "tokens": self.log.total_tokens, "rows_unused": unused}
-        return Outcome(results, {**rows.counts, **counts})
+    def save_to(self, model: Any, folder: Any) -> None:
+        """Write a Hugging Face folder; called by all ranks.
 
-    def save(self) -> None:
-        """Write the policy as a Hugging Face folder to ``training/<kind>/checkpoint``."""
-        first = self._rank == 0
-        folder = f"training/{self.job.kind}/checkpoint"
-        self.strategy._unwrap_model(self.policy).config.use_cache = True  # Actor switched it off
-        with new_checkpoint(self.job.store, folder) if first else nullcontext(Path()) as target:
-            self.strategy.save_model(self.policy, self.tokenizer, str(target))
+        Args:
+            folder: context manager that gives the target folder; entered by the first rank.
+        """
+        config = self.strategy._unwrap_model(model).config
+        config.use_cache = True  # OpenRLHF switched it off
+        with folder if self._rank == 0 else nullcontext(Path()) as target:
+            self.strategy.save_model(model, self.tokenizer, str(target))
+        config.use_cache = False
 
 
-def _pad(batch: Sequence[Encoded], pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Ids, attention mask and reply mask, each [sequences, longest]."""
+def reply_sums(actor: Actor) -> Score:
+    """Scores rows by the summed log-prob of their replies."""
+
+    def score(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        log_probs = actor(ids, attention_mask=mask, return_logprobs=True)
+        return (log_probs * (mask[:, 1:] == REPLY)).sum(-1)
+
+    return score
+
+
+def pad(batch: Sequence[Encoded], token: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention masks (`Encoded.mask`), int64 [sequences, longest], padded on the right."""
     longest = max(len(sequence.ids) for sequence in batch)
-    ids = torch.full((len(batch), longest), pad)
+    ids = torch.full((len(batch), longest), token)
     mask = torch.zeros_like(ids)
-    reply = torch.zeros(ids.shape)
     for i, sequence in enumerate(batch):
         ids[i, : len(sequence.ids)] = sequence.tensor()
-        mask[i, : len(sequence.ids)] = 1
-        reply[i, sequence.prompt_length : len(sequence.ids)] = 1
-    return ids, mask, reply
+        mask[i, : len(sequence.ids)] = sequence.mask()
+    return ids, mask

@@ -174,6 +174,17 @@ def test_projection_of_equal_points_is_the_origin(count):
     assert explained == 0.0
 
 
+def test_both_replies_and_all_phases_share_charts():
+    row = {"stage": "dpo", "split": "train", "step": 1, "value": 0.5}
+    names = ["loss", "kl", "length_preferred", "length_rejected", "seconds_forward"]
+    names += ["seconds_backward", "seconds_update", "seconds_reference", "reward_preferred"]
+    figures = {figure.id: figure for figure in training_curves([row | {"name": n} for n in names])}
+    assert set(figures) == {"dpo-loss", "dpo-kl", "dpo-lengths", "dpo-phases"}
+    assert [trace["name"] for trace in figures["dpo-lengths"].traces] == ["preferred", "rejected"]
+    phases = [trace["name"] for trace in figures["dpo-phases"].traces]
+    assert phases == ["forward", "backward", "update", "reference"]
+
+
 def test_a_loss_that_is_not_a_number_leaves_a_gap():
     row = {"stage": "sft", "split": "train", "name": "loss"}
     values = [(2, float("nan")), (1, 0.5)]

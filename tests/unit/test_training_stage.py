@@ -69,7 +69,7 @@ def test_a_complete_stage_is_left_alone(config: Config, store: Store):
     settings = {
         "base": config.training.base,
         "seed": config.run.seed,
-        "sft": config.training.sft.model_dump(mode="json"),
+        "sft": config.training.sft.model_dump(mode="json", exclude={"checkpoint_steps"}),
     }
     done = stage_manifest(store, "training/sft", settings, after=["preferences"])
     done.finish(store, time.monotonic(), results={"loss_after": 1.0})
@@ -77,13 +77,13 @@ def test_a_complete_stage_is_left_alone(config: Config, store: Store):
 
 
 def test_batch_size_must_split_evenly():
-    options = DpoConfig(batch_size=10, micro_batch_size=2, ranks=2)
+    options = DpoConfig(batch_size=10, micro_batch_size=2)
     with pytest.raises(
         UserError, match=r"training.dpo.batch_size: 10, expected a multiple of .* = 4"
     ):
-        check_batches("training.dpo", options, 100)
-    check_batches("training.dpo", options.model_copy(update={"batch_size": 12}), 12)
-    check_batches("training.sft", SftConfig(batch_size=3), 3)
+        check_batches("training.dpo", options, 100, ranks=2)
+    check_batches("training.dpo", options.model_copy(update={"batch_size": 12}), 12, ranks=2)
+    check_batches("training.sft", SftConfig(batch_size=3), 3, ranks=1)
 
 
 def test_a_missing_compiler_is_named_with_its_remedy(

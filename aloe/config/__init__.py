@@ -1,0 +1,117 @@
+"""The configuration of a run: what every YAML file in configs/ may say.
+
+Unknown keys are refused. Every path may be local or an fsspec URL such as ``s3://bucket/key``.
+Files and command-line overrides are read by `aloe.config_file`.
+"""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from aloe.config.generation import (
+    ActorPool,
+    DialogueConfig,
+    EvaluationConfig,
+    PersonasConfig,
+    PoolGrowth,
+    PreferencesConfig,
+    ReportConfig,
+)
+from aloe.config.placements import Placement, Placements
+from aloe.config.run import RayConfig, Resume, RunConfig, StorageConfig
+from aloe.config.section import Section
+from aloe.config.speakers import (
+    EnginePool,
+    ModelConfig,
+    OpenAIModel,
+    Price,
+    Roles,
+    Sampling,
+    ScriptedModel,
+    VllmModel,
+    speaker_settings,
+)
+from aloe.config.training import DpoConfig, RewardConfig, SftConfig, TrainingConfig, TrainingStage
+
+__all__ = [
+    "ActorPool",
+    "Config",
+    "DialogueConfig",
+    "DpoConfig",
+    "EnginePool",
+    "EvaluationConfig",
+    "ModelConfig",
+    "OpenAIModel",
+    "PersonasConfig",
+    "Placement",
+    "Placements",
+    "PoolGrowth",
+    "PreferencesConfig",
+    "Price",
+    "RayConfig",
+    "ReportConfig",
+    "Resume",
+    "RewardConfig",
+    "Roles",
+    "RunConfig",
+    "Sampling",
+    "ScriptedModel",
+    "Section",
+    "SftConfig",
+    "StorageConfig",
+    "TrainingConfig",
+    "TrainingStage",
+    "VllmModel",
+    "speaker_settings",
+    "speakers_of",
+]
+
+
+class Config(Section):
+    """All of a run."""
+
+    run: RunConfig
+    """Where the run lies and what seeds it."""
+    ray: RayConfig = RayConfig()
+    """The cluster."""
+    storage: StorageConfig = StorageConfig()
+    """The server of s3:// paths."""
+    models: dict[str, ModelConfig]
+    """Named backends."""
+    roles: Roles
+    """Who speaks with which model."""
+    personas: PersonasConfig
+    """Persona pools and pairs."""
+    dialogue: DialogueConfig = DialogueConfig()
+    """Tree rollout."""
+    preferences: PreferencesConfig = PreferencesConfig()
+    """From trees to training rows."""
+    training: TrainingConfig
+    """SFT, reward model and DPO."""
+    placements: Placements = Placements()
+    """Which devices each model of the training gets."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """The ALOE benchmark."""
+    report: ReportConfig = ReportConfig()
+    """The HTML page."""
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Config:
+        used = {f"roles.{k}": v for k, v in self.roles.model_dump().items()}
+        used["personas.writer"] = self.personas.writer
+        for name, target in self.evaluation.policies.items():
+            if target.startswith("model:"):
+                used[f"evaluation.policies.{name}"] = target.removeprefix("model:")
+        for key, name in used.items():
+            if name not in self.models:
+                raise ValueError(
+                    f"{key} names {name!r}, expected one of models: {', '.join(self.models)}"
+                )
+        if self.evaluation.baseline not in self.evaluation.policies:
+            raise ValueError("evaluation.baseline must be one of evaluation.policies")
+        return self
+
+
+def speakers_of(config: Config, names: list[str]) -> dict[str, ModelConfig]:
+    """The models of these names, each once."""
+    return {name: config.models[name] for name in dict.fromkeys(names)}

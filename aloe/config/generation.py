@@ -1,0 +1,137 @@
+"""Stages that generate: personas, dialogue trees, training rows, benchmark cases, the report."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from aloe.config.section import Section
+from aloe.config.speakers import Sampling
+
+
+class ActorPool(Section):
+    min: int = Field(1, ge=1)
+    """Fewest actors that Ray Data keeps."""
+    max: int = Field(1, ge=1)
+    """Most actors that Ray Data starts."""
+    num_cpus: float = Field(1.0, ge=0)
+    """CPUs that one actor reserves."""
+    num_gpus: float | None = Field(None, ge=0)
+    """GPUs that one actor reserves; null counts its vLLM engines' tensor_parallel_size."""
+    in_flight: int | None = Field(None, ge=1)
+    """Trees, cases or requests that one actor has open at once; null: as many as the load of its
+    engines allows."""
+
+
+class PoolGrowth(Section):
+    size: int = Field(ge=1)
+    """Members at which growth stops, seeds included."""
+    files: tuple[str, ...] = ()
+    """Persona files (JSON string per line) that join the pool after the seeds."""
+
+
+class PersonasConfig(Section):
+    writer: str
+    """Model that writes new personas."""
+    encoder: str = "embedded://minilm"
+    """Encoder of the similarity filter: embedded://minilm or a sentence-transformers path."""
+    profiles: PoolGrowth
+    """Growth of the pool of everyday facts."""
+    personalities: PoolGrowth
+    """Growth of the pool of traits."""
+    threshold: float = Field(0.6, ge=-1, le=1)
+    """Highest cosine similarity to any member with which a candidate still joins the pool."""
+    shown: int = Field(5, ge=1)
+    """Random members that one request shows as examples."""
+    asked: int = Field(20, ge=1)
+    """New personas that one request asks for."""
+    openings: bool = False
+    """Fix the first words of each fact and trait by grammar: for writers too small for more."""
+    tries: int = Field(3, ge=1)
+    """Tries per request before it counts as failed."""
+    requests_per_round: int = Field(1, ge=1)
+    """Requests that see the same pool; their candidates are filtered together, in order."""
+    max_rounds: int = Field(3000, ge=1)
+    """Rounds after which growth stops in any case."""
+    saturation_rounds: int = Field(10, ge=1)
+    """Rounds over which saturation is looked at."""
+    saturation_rate: float = Field(0.02, ge=0, le=1)
+    """Growth is saturated when a smaller share of candidates was accepted over those rounds."""
+    sampling: Sampling = Sampling(temperature=0.8, top_p=0.95, max_tokens=2048)
+    """How the writer samples."""
+    personalities_per_profile: int = Field(10, ge=1)
+    """Personalities paired with each profile that is not held out."""
+    max_personas: int | None = Field(None, ge=1)
+    """Most personas kept for dialogue, drawn by seed; null keeps every pair."""
+    heldout_profiles: int = Field(20, ge=1)
+    """Profiles kept apart for the benchmark."""
+    heldout_personalities: int = Field(5, ge=1)
+    """Personalities kept apart for the benchmark; cases are all pairs of held-out ones."""
+    actors: ActorPool = ActorPool()
+    """Ray actors that hold the writer."""
+
+    @model_validator(mode="after")
+    def _openings_need_one(self) -> PersonasConfig:
+        if self.openings and self.asked != 1:
+            raise ValueError("openings: needs asked: 1, as they are drawn for one persona")
+        return self
+
+
+class DialogueConfig(Section):
+    turns: int = Field(10, ge=1, le=63)
+    """Turns in one tree."""
+    tries: int = Field(3, ge=1)
+    """Tries per call before the tree is given up and becomes a row in errors."""
+    branching: Literal["spine", "both"] = "spine"
+    """Which replies a conversation goes on with: one at random (the paper), or one of each role."""
+    samples: int = Field(1, ge=1)
+    """Replies per reply role and turn; guided reply i is judged against unguided reply i."""
+    max_nodes: int = Field(4096, ge=3)
+    """Most nodes in one tree; what would be beyond it is cut, later turns first. Ten turns of both
+    are 3,069 nodes."""
+    part_size: int = Field(64, ge=1)
+    """Most trees in one file of the rollout; few trees are spread over more, smaller files."""
+    sampling: Sampling = Sampling()
+    """How user and assistant replies are sampled."""
+    induction_max_tokens: int = Field(300, ge=16)
+    """Longest note of the inducer, in tokens."""
+    actors: ActorPool = ActorPool()
+    """Ray actors that roll out trees."""
+
+
+class PreferencesConfig(Section):
+    validation_share: float = Field(0.1, gt=0, lt=1)
+    """Share of the personas whose rows are held out from training."""
+    drop_disagreements: bool = False
+    """Drop pairs on which the judge changed its mind when the replies changed places."""
+    min_margin: float = Field(0.0, ge=0, le=1)
+    """Smallest |P(guided preferred) - P(unguided preferred)| with which a pair is kept."""
+
+
+class EvaluationConfig(Section):
+    policies: dict[str, str] = Field({"base": "base", "sft": "sft", "dpo": "dpo"})
+    """Name in tables -> checkpoint: base, sft or dpo of this run, a path, or model:NAME."""
+    baseline: str = "base"
+    """Policy with which the others are compared, case by case."""
+    turns: int = Field(10, ge=2)
+    """Turns of each case."""
+    max_cases: int | None = Field(None, ge=2)
+    """Most held-out personas used, drawn by seed; null uses all."""
+    tries: int = Field(3, ge=1)
+    """Tries per call before the case is given up and becomes a row in errors."""
+    sampling: Sampling = Sampling()
+    """How user and policy are sampled."""
+    bootstrap_samples: int = Field(2000, ge=100)
+    """Resamples of the cases behind each confidence interval."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Coverage of the intervals."""
+    actors: ActorPool = ActorPool()
+    """Ray actors that hold policy, simulator and judge."""
+
+
+class ReportConfig(Section):
+    trees: int = Field(12, ge=10)
+    """Dialogue trees shown."""
+    title: str = "ALOE run"
+    """Heading of the page."""

@@ -1,0 +1,124 @@
+"""Who speaks: models, their samplers, their prices, their roles."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from aloe.config.section import Section
+
+
+class Sampling(Section):
+    temperature: float = Field(0.8, ge=0)
+    """Softmax temperature; 0 is greedy."""
+    top_p: float = Field(0.95, gt=0, le=1)
+    """Nucleus of the distribution that is sampled from."""
+    max_tokens: int = Field(300, ge=1)
+    """Longest completion, in tokens."""
+
+
+class Price(Section):
+    prompt: float = Field(0.0, ge=0)
+    """US dollars per million prompt tokens that were not cached."""
+    cached: float | None = Field(None, ge=0)
+    """US dollars per million cached prompt tokens; null takes the price of the others."""
+    completion: float = Field(0.0, ge=0)
+    """US dollars per million completion tokens."""
+
+
+class EnginePool(Section):
+    replicas: int = Field(1, ge=1)
+    """Engines, each in a named Ray actor of its own."""
+    num_cpus: float = Field(1.0, ge=0)
+    """CPUs that one engine reserves."""
+    num_gpus: float | None = Field(None, ge=0)
+    """GPUs (logical ones on a CPU) that one engine reserves; null is tensor_parallel_size."""
+
+
+class VllmModel(Section):
+    backend: Literal["vllm"]
+    """A vLLM engine inside the actor that uses it."""
+    path: str
+    """Checkpoint: embedded://NAME, a local folder, an fsspec URL or a Hugging Face id."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Weights' type; auto is float32 on a CPU and the checkpoint's own on a GPU."""
+    max_model_len: int = Field(2048, ge=64)
+    """Longest prompt plus completion, in tokens."""
+    max_num_seqs: int = Field(64, ge=1)
+    """Most sequences that the engine computes in one step."""
+    block_size: int = Field(32, ge=8)
+    """Tokens in one block of the KV cache."""
+    kv_cache_gib: int = Field(1, ge=1)
+    """KV cache on a CPU, in GiB; a GPU takes what gpu_memory_utilization leaves."""
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Share of a GPU's memory that the engine may take."""
+    tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs over which one engine is split."""
+    enable_prefix_caching: bool = True
+    """Keep the KV blocks of shared prompt prefixes."""
+    pool: EnginePool | None = None
+    """Engines of their own that all actors share. Null: in the actor that uses the model, or a pool
+    of one engine where a stage uses several vLLM models."""
+    stall_timeout_s: float = Field(300.0, gt=0)
+    """Seconds without a step while calls wait, after which an engine is replaced."""
+    price: Price = Price()
+    """What tokens cost."""
+    trust_remote_code: bool = False
+    """Run code that the checkpoint brings along. Off unless you have read that code."""
+
+
+class OpenAIModel(Section):
+    backend: Literal["openai"]
+    """Any server that speaks the OpenAI chat completions protocol."""
+    model: str
+    """Model name to send."""
+    base_url: str = "https://api.openai.com/v1"
+    """Root of the API."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key; the key itself is never written down."""
+    timeout_s: float = Field(120.0, gt=0)
+    """Seconds after which one attempt at a call is given up."""
+    deadline_s: float = Field(600.0, gt=0)
+    """Seconds after which no further attempt at a call is made."""
+    max_concurrency: int = Field(32, ge=1)
+    """Most calls in flight from one actor; fewer while the server says that it is busy."""
+    price: Price = Price()
+    """What tokens cost."""
+    native_schema: bool = True
+    """Whether the server constrains output to a JSON schema; if not, the answer is only parsed."""
+
+
+class ScriptedModel(Section):
+    backend: Literal["scripted"]
+    """A deterministic speaker without a model: the same request always gets the same answer."""
+    latency_s: float = Field(0.0, ge=0)
+    """Seconds that each call takes."""
+    step_s: float = Field(0.0, ge=0)
+    """Seconds of one step, in which every running call makes one word, as on a GPU."""
+    step_s_per_sequence: float = Field(0.0, ge=0)
+    """Seconds that each running call adds to a step."""
+    max_num_seqs: int = Field(64, ge=1)
+    """Most calls that run at once."""
+
+
+ModelConfig = Annotated[VllmModel | OpenAIModel | ScriptedModel, Field(discriminator="backend")]
+
+
+class Roles(Section):
+    user: str
+    """Model that plays the person."""
+    inducer: str
+    """Model that notes what the person has revealed so far."""
+    guided: str
+    """Model that answers with the induced persona as a hint."""
+    unguided: str
+    """Model that answers from the conversation alone; also the policy that is trained."""
+    judge: str
+    """Model that prefers one of two replies and scores replies from 1 to 5."""
+
+
+def speaker_settings(model: ModelConfig) -> dict[str, Any]:
+    """What of a model's configuration decides what it says, not how fast it says it."""
+    decisive = {"backend", "path", "dtype", "max_model_len", "model", "base_url"}
+    return model.model_dump(mode="json", include=decisive)

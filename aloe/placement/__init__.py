@@ -1,0 +1,26 @@
+"""Which model of a training lies on which devices, and whether there is room for it."""
+
+from aloe.placement.advice import advise
+from aloe.placement.cluster import check_place, nodes, placed
+from aloe.placement.layout import Group, Node, groups_of, shortfall
+from aloe.placement.memory import GIB
+from aloe.placement.needs import Devices
+from aloe.placement.phases import Kind, kinds_of, phases_of
+from aloe.placement.table import show
+
+__all__ = [
+    "GIB",
+    "Devices",
+    "Group",
+    "Kind",
+    "Node",
+    "advise",
+    "check_place",
+    "groups_of",
+    "kinds_of",
+    "nodes",
+    "phases_of",
+    "placed",
+    "shortfall",
+    "show",
+]

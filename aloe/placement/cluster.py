@@ -1,0 +1,103 @@
+"""Placements on a Ray cluster: one placement group for each machine of a group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from aloe.config import RayConfig
+from aloe.errors import UserError
+from aloe.placement.layout import Group, Node, shortfall
+from aloe.progress import say
+
+if TYPE_CHECKING:
+    from ray.util.placement_group import PlacementGroup
+
+PLACE_S = 300
+"""How long to wait for a place: an autoscaler may have to start machines."""
+_SAY_S = 10
+
+
+def nodes() -> list[Node]:
+    """The machines that are alive, with all that they have."""
+    import ray
+
+    return [
+        Node(found["NodeID"], found["Resources"].get("GPU", 0), found["Resources"].get("CPU", 0))
+        for found in ray.nodes()
+        if found["Alive"]
+    ]
+
+
+def check_place(groups: Sequence[Group], config: RayConfig) -> None:
+    """Refuse at once what the cluster can never place, instead of waiting for ever.
+
+    Raises:
+        UserError: the cluster has not enough, and does not grow (``ray.autoscaling``).
+    """
+    short = shortfall(groups, nodes())
+    if short and not config.autoscaling:
+        raise UserError(short)
+
+
+@contextmanager
+def placed(groups: Sequence[Group], config: RayConfig) -> Iterator[dict[str, list[PlacementGroup]]]:
+    """Hold the devices of some groups for the length of the block.
+
+    Each machine of a group has a placement group of its own, with a bundle of one GPU and one CPU
+    for each device; no two of them lie on the same machine.
+
+    Returns:
+        Placement groups by role, machine by machine.
+
+    Raises:
+        UserError: the cluster has not enough, or others hold it for longer than PLACE_S.
+    """
+    from ray.util.placement_group import remove_placement_group
+
+    check_place(groups, config)
+    deadline = time.monotonic() + PLACE_S
+    held: list[PlacementGroup] = []
+    places: dict[str, list[PlacementGroup]] = {}
+    try:
+        for group in sorted(groups, key=lambda group: (-group.devices, -group.nodes)):
+            mine: list[PlacementGroup] = []
+            for _ in range(group.nodes):
+                place = _reserve(group, [_machine_of(other) for other in mine])
+                held.append(place)
+                mine.append(place)
+                _wait(place, group, deadline)
+            places |= dict.fromkeys(group.roles, mine)
+        yield places
+    finally:
+        for place in held:
+            remove_placement_group(place)
+
+
+def _reserve(group: Group, taken: Sequence[str]) -> PlacementGroup:
+    from ray.util.placement_group import placement_group
+
+    elsewhere = {"ray.io/node-id": f"!in({','.join(taken)})"}
+    return placement_group(
+        [{"GPU": 1, "CPU": 1}] * group.devices,
+        strategy="STRICT_PACK",
+        bundle_label_selector=[elsewhere] * group.devices if taken else None,
+    )
+
+
+def _machine_of(place: PlacementGroup) -> str:
+    from ray.util.placement_group import placement_group_table
+
+    machine: str = placement_group_table(place)["bundles_to_node_id"][0]
+    return machine
+
+
+def _wait(place: PlacementGroup, group: Group, deadline: float) -> None:
+    if place.wait(timeout_seconds=_SAY_S):
+        return
+    reason = f"{group.keys}: {group.devices} GPU and CPU on one machine are not free yet"
+    say(f"{reason}; waiting up to {PLACE_S} s")
+    if not place.wait(timeout_seconds=max(1, int(deadline - time.monotonic()))):
+        raise UserError(f"{reason}; gave up after {PLACE_S} s")
