@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 REQUIREMENTS ?= cpu
 BIN := .venv/bin
 INSTALLED := .venv/.installed-$(REQUIREMENTS)
+BENCH_INSTALLED := .venv/.installed-bench
 
 .PHONY: demo test check bench clean
 
@@ -18,8 +19,8 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)
-	for name in rollout_throughput prefix_cache scaling persona_filter recovery; do \
+bench: $(INSTALLED) $(BENCH_INSTALLED)
+	for name in rollout_throughput prefix_cache scaling persona_filter recovery dpo_step tree_length; do \
 	    $(BIN)/python benchmarks/$$name.py --json runs/bench/$$name.json || exit 1; done
 
 clean:
@@ -30,4 +31,8 @@ $(INSTALLED): requirements/$(REQUIREMENTS).txt requirements/install.sh pyproject
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv || python3 -m venv .venv
 	requirements/install.sh $(BIN)/python requirements/$(REQUIREMENTS).txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(BENCH_INSTALLED): requirements/bench.txt $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/bench.txt
 	touch $@
