@@ -87,7 +87,7 @@ def show(results: dict[str, list[dict[str, Any]]], ratios: dict[str, float]) -> 
         )
     console = Console()
     console.print(table)
-    console.print(", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
+    console.print(", ".join(f"{name} {ratio:.3g}" for name, ratio in sorted(ratios.items())))
 
 
 def of(runs: list[dict[str, Any]], key: str) -> float:

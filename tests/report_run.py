@@ -240,6 +240,7 @@ def write_training(store: Store, rng: random.Random) -> None:
         if stage == "dpo":
             checks = [(0, 0.5), (12, 0.68)]
             rows += [_metric(stage, "validation", s, "accuracy_logprob", v) for s, v in checks]
+            rows += [_metric(stage, "validation", 12, f"margin_turn_{k}", k / 9) for k in (1, 2, 3)]
         store.write_table(f"training/{stage}/metrics.parquet", rows, METRICS)
     sft = {"loss_before": 2.9, "loss_after": 2.15, "train_loss_first": 2.9, "train_loss_last": 2.1}
     dpo = {

@@ -43,6 +43,8 @@ _TOGETHER = {
     ),
 }
 """Metrics of each step's batch that share a chart: name -> title, and metric by label."""
+_BY_TURN = "margin_turn_"
+"""Prefix of the held-out reward margin of a turn's pairs."""
 _SERIES: dict[str, Json] = {
     "train, batch": {"line": {"color": BASE_COLOR, "width": 1.5, "dash": "dot"}},
     "train, all rows": {"line": {"color": COLORS[0], "width": 2}},
@@ -127,7 +129,26 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:
             }
             if len(shared) > 1:
                 figures.append(_shared_chart(stage, key, title, shared))
+        by_turn = {
+            int(name.removeprefix(_BY_TURN)): points["validation"]
+            for (of, name), points in found.items()
+            if of == stage and name.startswith(_BY_TURN) and "validation" in points
+        }
+        if by_turn:
+            figures.append(_margins_by_turn(stage, by_turn))
     return figures
+
+
+def _margins_by_turn(stage: str, points: Mapping[int, Points]) -> Figure:
+    """Held-out reward margin of each turn's pairs, as last measured."""
+    turns = sorted(points)
+    values = [max(points[turn])[1] for turn in turns]
+    trace = scatter("validation", turns, values, "lines+markers")
+    trace |= {"line": {"color": COLORS[1], "width": 2}, "hovertemplate": "turn %{x}: %{y:.4g}"}
+    title = f"{TITLES[f'training/{stage}']} reward margin by turn"
+    layout = {"xaxis": {"title": {"text": "turn k"}, "dtick": math.ceil(len(turns) / 12)}}
+    alt = f"{title}, on held-out pairs after training."
+    return Figure(f"{stage}-turns", "training", title, alt, [trace], layout)
 
 
 def _shared_chart(stage: str, key: str, title: str, series: Mapping[str, Points]) -> Figure:

@@ -6,6 +6,7 @@ Import after `aloe.training.accelerator.prepare`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -14,6 +15,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from aloe.placement import Group
+from aloe.training.protocol import Job
 
 
 class PlacedGroup(RayActorGroup):  # type: ignore[misc]
@@ -26,6 +28,11 @@ class PlacedGroup(RayActorGroup):  # type: ignore[misc]
         """``places``: one for each machine, see `aloe.placement.placed`."""
         self._places = places
         super().__init__(group.nodes, group.devices, worker, num_gpus_per_actor=group.fraction)
+
+    def start(self, method: str, job: Job) -> list[Any]:
+        """Let every rank run ``method``; references to what they return."""
+        alone = replace(job, processes=self._num_gpus_per_node)
+        return self.async_run_method(method, alone)
 
     def _initiate_actors(self, pg: PlacementGroup | None, num_gpus_per_actor: float) -> None:
         world = self._num_nodes * self._num_gpus_per_node

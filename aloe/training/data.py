@@ -71,6 +71,8 @@ class Rows:
     row_ids: dict[str, list[str]]
     """Id of each of those rows, and of its tree."""
     tree_ids: dict[str, list[str]]
+    turns: dict[str, list[int]]
+    """Turn of each row in its dialogue, from 1."""
     counts: dict[str, int]
     """``<unit>_<split>``, of those ``_shortened``, and ``_too_long`` for those left out."""
 
@@ -105,7 +107,7 @@ def read_sft(store: Store, tokenizer: Tokenizer, max_len: int) -> Rows:
     Raises:
         UserError: no row of a split fits into ``max_len`` tokens.
     """
-    columns = ["row_id", "tree_id", "split", "prompt", "response"]
+    columns = ["row_id", "tree_id", "turn", "split", "prompt", "response"]
     table = store.read_table(SFT_FILE, SFT, columns=columns)
     return _encode_rows(table, ("response",), tokenizer, max_len, "rows")
 
@@ -116,7 +118,7 @@ def read_pairs(store: Store, tokenizer: Tokenizer, max_len: int) -> Rows:
     Raises:
         UserError: no row of a split fits into ``max_len`` tokens.
     """
-    columns = ["pair_id", "tree_id", "split", "prompt", "preferred", "rejected"]
+    columns = ["pair_id", "tree_id", "turn", "split", "prompt", "preferred", "rejected"]
     table = store.read_table(PAIRS_FILE, PAIRS, columns=columns)
     return _encode_rows(table, ("preferred", "rejected"), tokenizer, max_len, "pairs")
 
@@ -133,6 +135,7 @@ def _encode_rows(
     rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
     row_ids: dict[str, list[str]] = {split: [] for split in SPLITS}
     tree_ids: dict[str, list[str]] = {split: [] for split in SPLITS}
+    turns: dict[str, list[int]] = {split: [] for split in SPLITS}
     counts: Counter[str] = Counter()
     for row in table.to_pylist():
         split = row["split"]
@@ -145,12 +148,13 @@ def _encode_rows(
         rows[split].append(encoded)
         row_ids[split].append(row[table.column_names[0]])
         tree_ids[split].append(row["tree_id"])
+        turns[split].append(row["turn"])
         counts[f"{unit}_{split}"] += 1
         counts[f"{unit}_{split}_shortened"] += dropped > 0
     for split in SPLITS:
         if not rows[split]:
             raise UserError(f"{unit} of split {split}: none fits into max_len {max_len} tokens")
-    return Rows(rows, row_ids, tree_ids, dict(counts))
+    return Rows(rows, row_ids, tree_ids, turns, dict(counts))
 
 
 def encode(

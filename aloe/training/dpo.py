@@ -65,7 +65,7 @@ def _run_together(config: Config, job: Job, recorder: Recorder) -> Outcome:
     from aloe.training.reference_worker import ReferenceWorker
 
     with teams(config, {"reference": ReferenceWorker, "actor": DpoWorker}) as team:
-        loading = team["reference"].async_run_method("load", job)
+        loading = team["reference"].start("load", job)
         told = replace(job, reference_ranks=tuple(team["reference"]._actor_handlers))
         outcome = follow(team["actor"], "train", told, recorder)
         check(loading)

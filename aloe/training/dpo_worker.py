@@ -129,7 +129,9 @@ class DpoWorker(Trainee):
                 policy = reference
                 self.tell(Advance(len(replies)))
             lengths = torch.tensor([[encoded.reply_length for encoded in row] for row in rows])
-            found[split] = pair_statistics(policy, reference, lengths, self.loss_fn)
+            found[split] = pair_statistics(
+                policy, reference, lengths, self.turns[split], self.loss_fn
+            )
             if not step:  # every margin is 0: neither right nor wrong
                 del found[split]["accuracy_reward"]
         return found

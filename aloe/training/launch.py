@@ -13,13 +13,13 @@ from aloe.training.protocol import Job, Outcome
 from aloe.training.recorder import Recorder
 
 if TYPE_CHECKING:
-    from openrlhf.trainer.ray.launcher import RayActorGroup
+    from aloe.training.actor_group import PlacedGroup
 
 _POLL_S = 1.0
 
 
 @contextmanager
-def teams(config: Config, workers: Mapping[str, Any]) -> Iterator[dict[str, RayActorGroup]]:
+def teams(config: Config, workers: Mapping[str, Any]) -> Iterator[dict[str, PlacedGroup]]:
     """Start the actors of some roles, one on each device of a role's placement.
 
     At the end of the block the actors are gone, and their devices are given back.
@@ -36,7 +36,7 @@ def teams(config: Config, workers: Mapping[str, Any]) -> Iterator[dict[str, RayA
 
     groups = groups_of(config.placements, list(workers))
     with placed(groups, config.ray) as places:
-        started: dict[str, RayActorGroup] = {}
+        started: dict[str, PlacedGroup] = {}
         try:
             for role, worker in workers.items():
                 group = next(group for group in groups if role in group.roles)
@@ -48,7 +48,7 @@ def teams(config: Config, workers: Mapping[str, Any]) -> Iterator[dict[str, RayA
                     ray.kill(actor)
 
 
-def follow(group: RayActorGroup, method: str, job: Job, recorder: Recorder) -> Outcome:
+def follow(group: PlacedGroup, method: str, job: Job, recorder: Recorder) -> Outcome:
     """Let every rank run ``method`` and hand what the first one tells to the recorder.
 
     Returns:
@@ -59,7 +59,7 @@ def follow(group: RayActorGroup, method: str, job: Job, recorder: Recorder) -> O
     """
     import ray
 
-    running = group.async_run_method(method, job)
+    running = group.start(method, job)
     waiting, first = list(running), group._actor_handlers[0]
     seen = 0
     while waiting:

@@ -24,8 +24,8 @@ class Job:
     options: Options
     seed: int
     trust_remote_code: bool
-    processes: int
-    """Training processes of all roles on one machine; they share its cores."""
+    processes: int = 1
+    """Processes of the same role on one machine. They share its cores."""
     reference: Store | None = None
     """Where log-probs of a frozen reference are kept."""
     reference_ranks: tuple[Any, ...] = ()

@@ -12,7 +12,7 @@ from openrlhf.models import PairWiseLoss
 from openrlhf.trainer.rm_trainer import RewardModelTrainer
 
 from aloe.training.accelerator import WORKER_ENV
-from aloe.training.accuracy import wilson_interval
+from aloe.training.accuracy import margins_by_turn, wilson_interval
 from aloe.training.data import Row, Rows, read_pairs
 from aloe.training.datasets import RewardRows
 from aloe.training.hooks import AfterStep, Hooked
@@ -74,6 +74,7 @@ class RewardWorker(Trainee):
                 "loss": PairWiseLoss()(preferred, rejected).item(),
                 "accuracy": (preferred > rejected).double().mean().item(),
                 "margin": (preferred - rejected).mean().item(),
+                **margins_by_turn(preferred - rejected, self.turns[split]),
             }
             if split == "validation":  # as OpenRLHF does, for rewards of unit size in PPO
                 config = self.strategy._unwrap_model(self.model).config

@@ -80,8 +80,7 @@ def run_stage(
         options,
         derive_seed(config.run.seed, "training", kind),
         config.training.trust_remote_code,
-        max(sum(group.devices * len(group.roles) for group in phase) for phase in groups),
-        reference,
+        reference=reference,
     )
     try:
         with recorded(kind, store) as recorder:

@@ -69,8 +69,15 @@ class Trainee(Worker):
         position = self._go_on()
         self.begin(rows, position.samples if position else 0)
         train = rows.splits["train"]
-        chosen = [train[i] for i in sample(len(train), job.seed)]
-        self.splits = {"train": chosen, "validation": rows.splits["validation"]}
+        chosen = sample(len(train), job.seed)
+        self.splits = {
+            "train": [train[i] for i in chosen],
+            "validation": rows.splits["validation"],
+        }
+        self.turns = {
+            "train": [rows.turns["train"][i] for i in chosen],
+            "validation": rows.turns["validation"],
+        }
         before = _at(0, self.measured) if position else self._look("before")
         self._fit(position.samples if position else 0)
         after = self._look("after")

@@ -24,6 +24,8 @@ PLACEMENTS = {
     "reference": {"nodes": 1, "devices": 2},
     "reward": {"nodes": 1, "devices": 2, "group": "judges"},
 }
+SHARED = {role: {"devices": 2, "group": "policy"} for role in ("actor", "reference")}
+"""Both on the same two devices."""
 WORKERS = {"actor": ("SftWorker", "DpoWorker"), "reward": ("RewardWorker",)}
 WORKERS["reference"] = ("ReferenceWorker",)
 
@@ -71,12 +73,15 @@ def runs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     """Each training with what its table said and what Ray said meanwhile."""
     found: dict[str, Any] = {}
     dpo = {"start_from": "base", "nll_coef": 0.1, "ipo": True}
-    options = {"epochs": 2, "zero_stage": 3, "placements": PLACEMENTS, "ray": {}}
-    options["ray"] = {"address": cluster.address}
+    options: dict[str, Any] = {"epochs": 2, "zero_stage": 3, "ray": {"address": cluster.address}}
     options["reward"] = {"start_from": "base"}
-    for name, reference in (("placed", "placed"), ("precomputed", "precomputed")):
+    for name in ("placed", "precomputed", "shared"):
         folder = tmp_path_factory.mktemp(name)
-        config, store = planted_run(folder, **options, dpo={**dpo, "reference": reference})
+        placements = {**PLACEMENTS, **SHARED} if name == "shared" else PLACEMENTS
+        reference = "precomputed" if name == "precomputed" else "placed"
+        config, store = planted_run(
+            folder, **options, placements=placements, dpo={**dpo, "reference": reference}
+        )
         trainings = {"dpo": train_dpo}
         if name == "placed":
             trainings |= {"sft": train_sft, "reward": train_reward}
@@ -94,14 +99,16 @@ def runs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return found
 
 
-@pytest.mark.parametrize("run", ["sft placed", "reward placed", "dpo placed", "dpo precomputed"])
+@pytest.mark.parametrize(
+    "run", ["sft placed", "reward placed", "dpo placed", "dpo precomputed", "dpo shared"]
+)
 def test_the_table_is_what_ray_placed(runs, run):
     found = runs[run]
     assert {row["role"] for row in found["placements"]} == {
         "sft placed": {"actor"},
         "reward placed": {"reward"},
     }.get(run, {"actor", "reference"})
-    used = []
+    used: dict[str, set[str]] = {}
     for row in found["placements"]:
         actors = [a for a in found["actors"].values() if a.class_name in WORKERS[row["role"]]]
         assert len(actors) == row["nodes"] * row["devices"]
@@ -121,8 +128,9 @@ def test_the_table_is_what_ray_placed(runs, run):
         for place in places:
             bundles = found["groups"][place].bundles
             assert [b["unit_resources"] for b in bundles] == [{"GPU": 1, "CPU": 1}] * row["devices"]
-        used += places
-    assert len(used) == len(set(used)) == len(found["groups"])  # no role shares, none is left over
+        assert used.setdefault(row["group"], places) == places  # roles of a group share them
+        assert len(row["shares_with"]) == (run == "dpo shared")
+    assert sorted(place for places in used.values() for place in places) == sorted(found["groups"])
 
 
 def test_the_table_says_what_the_cluster_has(runs):
@@ -141,14 +149,14 @@ def test_a_placed_reference_holds_its_devices_while_the_policy_trains(runs):
 
 
 def test_a_placed_reference_gives_what_a_precomputed_one_gives(runs):
-    placed, precomputed = (runs[f"dpo {name}"] for name in ("placed", "precomputed"))
-    for name in ("loss", "margin", "kl", "nll"):
-        expected = curve(precomputed["store"], "dpo", name)
-        assert len(expected) == 6
-        assert curve(placed["store"], "dpo", name) == pytest.approx(expected, abs=1e-4), name
-    results = placed["manifest"].results
-    for name, value in results.items():
-        assert value == pytest.approx(precomputed["manifest"].results[name], abs=1e-4), name
+    precomputed = runs["dpo precomputed"]
+    for placed in (runs["dpo placed"], runs["dpo shared"]):
+        for name in ("loss", "margin", "kl", "nll"):
+            expected = curve(precomputed["store"], "dpo", name)
+            assert len(expected) == 6
+            assert curve(placed["store"], "dpo", name) == pytest.approx(expected, abs=1e-4), name
+        for name, value in placed["manifest"].results.items():
+            assert value == pytest.approx(precomputed["manifest"].results[name], abs=1e-4), name
 
 
 def test_nothing_is_held_afterwards(runs):

@@ -71,6 +71,8 @@ def test_every_step_is_in_the_metrics(trained):
         assert losses[1] == pytest.approx(trained[kind].results["train_loss_first"])
         held_out = [row for row in rows if row["split"] == "validation" and row["name"] == "loss"]
         assert [row["step"] for row in held_out] == [0, 3]
+        by_turn = {row["name"] for row in rows if row["name"].startswith("margin_turn_")}
+        assert by_turn == ({f"margin_turn_{k}" for k in (1, 2, 3)} if kind != "sft" else set())
 
 
 def test_the_reward_model_learns_the_planted_preference(trained):

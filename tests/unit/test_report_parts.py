@@ -185,6 +185,18 @@ def test_both_replies_and_all_phases_share_charts():
     assert phases == ["forward", "backward", "update", "reference"]
 
 
+def test_margins_of_all_turns_make_one_curve_of_the_last_measurement():
+    row = {"stage": "dpo", "split": "validation"}
+    values = {(0, 1): 0.0, (0, 2): 0.0, (9, 2): 0.4, (9, 1): 0.1, (9, 10): 0.7}
+    told = [
+        {**row, "step": step, "name": f"margin_turn_{turn}", "value": value}
+        for (step, turn), value in values.items()
+    ]
+    (figure,) = training_curves(told)
+    assert figure.id == "dpo-turns"
+    assert figure.traces[0]["x"] == [1, 2, 10] and figure.traces[0]["y"] == [0.1, 0.4, 0.7]
+
+
 def test_a_loss_that_is_not_a_number_leaves_a_gap():
     row = {"stage": "sft", "split": "train", "name": "loss"}
     values = [(2, float("nan")), (1, 0.5)]

@@ -42,9 +42,10 @@ def test_pair_statistics_by_hand():
     reference = torch.tensor([[-10.0, -10.0], [-20.0, -4.0]])
     policy = torch.tensor([[-8.0, -11.0], [-20.0, -3.0]])
     tokens = torch.tensor([[10, 10], [20, 2]])
-    found = pair_statistics(policy, reference, tokens, dpo_loss(0.5))
+    found = pair_statistics(policy, reference, tokens, [1, 3], dpo_loss(0.5))
     margins = [0.5 * 3, 0.5 * -1]
     assert found["margin"] == pytest.approx(sum(margins) / 2)
+    assert (found["margin_turn_1"], found["margin_turn_3"]) == pytest.approx(tuple(margins))
     assert found["accuracy_reward"] == 0.5
     # Per token: -0.8 against -1.1, and -1 against -1.5, although -20 is below -3 in sum.
     assert found["accuracy_logprob"] == 1.0
@@ -55,6 +56,6 @@ def test_a_policy_that_is_its_reference_has_loss_ln2_and_no_margin():
     import torch
 
     scores = torch.randn(6, 2, dtype=torch.float64)
-    found = pair_statistics(scores, scores, torch.ones(6, 2), dpo_loss(0.9))
+    found = pair_statistics(scores, scores, torch.ones(6, 2), [1] * 6, dpo_loss(0.9))
     assert found["loss"] == pytest.approx(math.log(2))
     assert found["margin"] == 0
