@@ -109,4 +109,8 @@ def _summary(results: dict[str, Any]) -> str:
         for label, key in pairs
         if f"{key}_before" in results
     ]
+    if "reward_accuracy_after" in results:
+        low, high = results["reward_accuracy_interval_after"]
+        share = results["reward_accuracy_after"]
+        parts.append(f"by margin over the reference {share:.4f} [{low:.2f}, {high:.2f}]")
     return ", ".join(parts)
