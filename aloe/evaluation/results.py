@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -53,24 +54,34 @@ def benchmark_results(
         samples, confidence, seed: of the bootstrap; every policy's cases are drawn alike.
 
     Returns:
-        ``{"baseline", "scale", "policies": {name: numbers}, "paired": {name: differences}}``; a
-        number is ``{"value", "low", "high"}``, None where undefined.
+        ``{"baseline", "scale", "policies": {name: numbers}, "paired": {name: differences},
+        "successive": {name: {"than": name, differences}}}``; a number is ``{"value", "low",
+        "high"}``, None where undefined. Successive are two policies in their configured order,
+        neither of them the baseline.
     """
     results: dict[str, Any] = {"baseline": baseline, "scale": list(SCALE)}
     results["policies"] = {
         name: _numbers(cases, samples, confidence, seed) for name, cases in policies.items()
     }
-    results["paired"] = {}
-    for name, cases in policies.items():
-        common = sorted(cases.keys() & policies[baseline].keys())
-        if name == baseline or not common:
-            continue
-        there = resample(_matrix(policies[baseline], common), samples, seed)
-        here = resample(_matrix(cases, common), samples, seed)
-        results["paired"][name] = {
+
+    def difference(name: str, other: str) -> dict[str, Any]:
+        common = sorted(policies[name].keys() & policies[other].keys())
+        if name == other or not common:
+            return {}
+        here, there = (
+            resample(_matrix(policies[which], common), samples, seed) for which in (name, other)
+        )
+        return {
             key: here.difference(there, statistic, confidence).as_dict()
             for key, statistic in (("al_mean", _mean), ("ir", improvement_rate))
         }
+
+    results["paired"] = {name: found for name in policies if (found := difference(name, baseline))}
+    results["successive"] = {
+        name: {"than": before, **found}
+        for before, name in pairwise(policies)
+        if baseline not in (before, name) and (found := difference(name, before))
+    }
     return results
 
 

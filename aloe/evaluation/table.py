@@ -15,7 +15,8 @@ _COLUMNS = (("al_mean", "AL mean", 2), ("ir", "IR", 3), ("n_ir", "N-IR", 3), ("r
 def evaluation_table(results: Mapping[str, Any]) -> Table:
     """Table of ``manifest.results`` of the evaluation stage; fits 80 columns.
 
-    A row ``sft vs base`` holds the paired difference (sft minus base) on the cases both finished.
+    A row ``sft vs base`` holds the paired difference (sft minus base) on the cases both finished;
+    after the baseline each policy is compared with the one before it.
     """
     low, high = results["scale"]
     table = Table(
@@ -34,6 +35,8 @@ def evaluation_table(results: Mapping[str, Any]) -> Table:
     for name, numbers in results["paired"].items():
         label = f"{name}\nvs {results['baseline']}"
         table.add_row(escape(label), "", *_cells(numbers))
+    for name, numbers in results["successive"].items():
+        table.add_row(escape(f"{name}\nvs {numbers['than']}"), "", *_cells(numbers))
     return table
 
 

@@ -26,7 +26,7 @@ def results() -> dict:
 
 
 def test_results_have_the_shape_that_the_report_reads(results):
-    assert set(results) == {"baseline", "scale", "policies", "paired"}
+    assert set(results) == {"baseline", "scale", "policies", "paired", "successive"}
     numbers = results["policies"]["trained"]
     assert set(numbers) == {"cases", "al", "al_mean", "ir", "n_ir", "r2"}
     assert [level["turn"] for level in numbers["al"]] == list(range(1, TURNS + 1))
@@ -109,3 +109,15 @@ def test_table_shows_each_policy_then_its_distance_to_the_baseline(results):
 def test_table_shows_names_that_look_like_markup_as_they_are(results):
     results["policies"]["[red]x[/]"] = results["policies"].pop("base")
     assert "[red]x[/]" in printed(results)
+
+
+def test_after_the_baseline_each_policy_is_compared_with_the_one_before_it():
+    policies = {name: rising(2.0 + i, 0.1, 8) for i, name in enumerate(("base", "sft", "dpo"))}
+    results = benchmark_results(policies, "base", samples=100, confidence=0.95, seed=1)
+    assert list(results["paired"]) == ["sft", "dpo"]
+    assert list(results["successive"]) == ["dpo"]
+    assert results["successive"]["dpo"]["than"] == "sft"
+    assert results["successive"]["dpo"]["al_mean"]["value"] == pytest.approx(1.0)
+    console = Console(width=80, file=io.StringIO())
+    console.print(evaluation_table(results))
+    assert "vs sft" in console.file.getvalue()
