@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from aloe.errors import UserError
 
-VERSION = "2"
+VERSION = "3"
 
 USAGE_FIELDS = [
     pa.field("prompt_tokens", pa.int64()),
@@ -96,6 +96,7 @@ PERSONAS = _table(
         ("personality_id", pa.string()),
         ("profile", pa.string()),
         ("personality", pa.string()),
+        ("preferences", pa.list_(pa.string())),  # kinds of aloe.roles.verifiable
         ("split", pa.string()),  # train | validation | benchmark
     ],
 )
@@ -121,6 +122,7 @@ NODES = _table(
         ("persona_id", pa.string()),
         ("profile", pa.string()),
         ("personality", pa.string()),
+        ("preferences", pa.list_(pa.string())),
         ("split", pa.string()),
         ("seed", pa.int64()),
         ("fingerprint", pa.string()),
@@ -180,6 +182,7 @@ PROMPTS = _table(
         ("split", pa.string()),
         ("profile", pa.string()),
         ("personality", pa.string()),
+        ("preferences", pa.list_(pa.string())),
         ("prompt", MESSAGES),  # system and the first user message
     ],
 )

@@ -14,8 +14,10 @@ from aloe.config.generation import (
     EvaluationConfig,
     PersonasConfig,
     PoolGrowth,
+    PreferenceKind,
     PreferencesConfig,
     ReportConfig,
+    VerifiableConfig,
 )
 from aloe.config.placements import Placement, Placements
 from aloe.config.run import RayConfig, Resume, RunConfig, StorageConfig
@@ -28,6 +30,7 @@ from aloe.config.speakers import (
     Roles,
     Sampling,
     ScriptedModel,
+    VerifiableModel,
     VllmModel,
     speaker_settings,
 )
@@ -46,6 +49,7 @@ __all__ = [
     "Placement",
     "Placements",
     "PoolGrowth",
+    "PreferenceKind",
     "PreferencesConfig",
     "Price",
     "RayConfig",
@@ -61,6 +65,8 @@ __all__ = [
     "StorageConfig",
     "TrainingConfig",
     "TrainingStage",
+    "VerifiableConfig",
+    "VerifiableModel",
     "VllmModel",
     "speaker_settings",
     "speakers_of",
@@ -107,6 +113,14 @@ class Config(Section):
                 raise ValueError(
                     f"{key} names {name!r}, expected one of models: {', '.join(self.models)}"
                 )
+        for key, name in used.items():
+            if isinstance(self.models[name], VerifiableModel) and key != "roles.judge":
+                raise ValueError(f"{key} names {name!r}, but a verifiable model can only judge")
+        judge = self.models[self.roles.judge]
+        if isinstance(judge, VerifiableModel) and not self.personas.verifiable.count:
+            raise ValueError(
+                "roles.judge is verifiable: expected personas.verifiable.count of at least 1"
+            )
         if self.evaluation.baseline not in self.evaluation.policies:
             raise ValueError("evaluation.baseline must be one of evaluation.policies")
         return self

@@ -31,6 +31,35 @@ class PoolGrowth(Section):
     """Persona files (JSON string per line) that join the pool after the seeds."""
 
 
+PreferenceKind = Literal[
+    "short",
+    "long",
+    "asks",
+    "asks_nothing",
+    "exclaims",
+    "calm",
+    "emoji",
+    "about_them",
+    "own_stories",
+    "never_self",
+    "polite",
+    "agrees",
+    "caring",
+    "figures",
+    "formal",
+    "casual",
+    "picks_up",
+]
+"""Kinds of preferences that a program can check, see `aloe.roles.verifiable`."""
+
+
+class VerifiableConfig(Section):
+    count: int = Field(0, ge=0)
+    """Checkable preferences that each persona holds; no two that contradict each other."""
+    kinds: tuple[PreferenceKind, ...] = ()
+    """Kinds to draw from; empty: all."""
+
+
 class PersonasConfig(Section):
     writer: str
     """Model that writes new personas."""
@@ -68,6 +97,8 @@ class PersonasConfig(Section):
     """Profiles kept apart for the benchmark."""
     heldout_personalities: int = Field(5, ge=1)
     """Personalities kept apart for the benchmark; cases are all pairs of held-out ones."""
+    verifiable: VerifiableConfig = VerifiableConfig()
+    """Checkable preferences, drawn by seed and told in the personality."""
     actors: ActorPool = ActorPool()
     """Ray actors that hold the writer."""
 

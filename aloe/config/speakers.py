@@ -102,7 +102,14 @@ class ScriptedModel(Section):
     """Most calls that run at once."""
 
 
-ModelConfig = Annotated[VllmModel | OpenAIModel | ScriptedModel, Field(discriminator="backend")]
+class VerifiableModel(Section):
+    backend: Literal["verifiable"]
+    """A judge without a model: it checks which of a persona's preferences a reply meets."""
+
+
+ModelConfig = Annotated[
+    VllmModel | OpenAIModel | ScriptedModel | VerifiableModel, Field(discriminator="backend")
+]
 
 
 class Roles(Section):

@@ -49,6 +49,7 @@ def turn_rows(start: TreeSeed, branch: int, turn: Turn, parent: str | None) -> l
         "persona_id": start.persona.persona_id,
         "profile": start.persona.profile,
         "personality": start.persona.personality,
+        "preferences": list(start.persona.preferences),
         "split": start.split,
         "seed": start.seed,
         "fingerprint": start.fingerprint,

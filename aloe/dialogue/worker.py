@@ -12,7 +12,7 @@ from aloe.dialogue.parts import Plan, Row
 from aloe.dialogue.tree import TreeFailed, TreeSeed, grow_tree
 from aloe.engines.actors import EngineWorker
 from aloe.engines.pool import Pools
-from aloe.roles import Persona
+from aloe.roles import persona_of
 from aloe.schema import stable_id
 from aloe.storage import Store
 
@@ -87,7 +87,7 @@ class RolloutWorker(EngineWorker):
         seed = self._config.run.seed
         return TreeSeed(
             stable_id(row["persona_id"], seed, self._fingerprint),
-            Persona(row["persona_id"], row["profile"], row["personality"]),
+            persona_of(row),
             row["split"],
             seed,
             self._fingerprint,

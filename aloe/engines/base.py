@@ -29,6 +29,9 @@ class Request:
     seed: int = 0
     choices: tuple[str, ...] = ()
     json_schema: Mapping[str, Any] | None = None
+    met: tuple[float, ...] = ()
+    """Of each reply that is judged the share of checkable preferences that it meets, see
+    `aloe.roles.verifiable`; empty where the person holds none. Only a verifiable judge reads it."""
     conversation: str = ""
     """Tree or case that the call belongs to: a pool sends all of its calls to one engine."""
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from aloe.config import ActorPool, ModelConfig, OpenAIModel, ScriptedModel, VllmModel
+from aloe.config import (
+    ActorPool,
+    ModelConfig,
+    OpenAIModel,
+    ScriptedModel,
+    VerifiableModel,
+    VllmModel,
+)
 from aloe.engines.base import Engine, Load
 from aloe.engines.pool import PooledEngine, Pools
 from aloe.engines.start import start_engine
@@ -100,5 +107,5 @@ def check_models(models: Iterable[ModelConfig]) -> None:
                 from aloe.engines.openai import check_server
 
                 check_server(model)
-            case ScriptedModel():
+            case ScriptedModel() | VerifiableModel():
                 pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aloe.config import ModelConfig, OpenAIModel, ScriptedModel, VllmModel
+from aloe.config import ModelConfig, OpenAIModel, ScriptedModel, VerifiableModel, VllmModel
 from aloe.engines.base import Engine
 
 
@@ -24,6 +24,10 @@ def start_engine(name: str, model: ModelConfig, share_cores: bool) -> Engine:
             from aloe.engines.scripted import ScriptedEngine
 
             return ScriptedEngine(name, model)
+        case VerifiableModel():
+            from aloe.engines.verifiable import VerifiableEngine
+
+            return VerifiableEngine(name, model)
 
 
 def start_vllm(name: str, model: VllmModel, share_cores: bool) -> Engine:

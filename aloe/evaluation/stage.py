@@ -113,6 +113,7 @@ def _case_rows(config: Config, store: Store, policy: str, fingerprint: str) -> l
         {
             "case_id": stable_id(policy, persona["persona_id"], config.run.seed, fingerprint),
             **{key: persona[key] for key in ("persona_id", "profile", "personality")},
+            "preferences": " ".join(persona["preferences"] or ()),
         }
         for persona in heldout
     ]

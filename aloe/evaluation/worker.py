@@ -11,7 +11,7 @@ from aloe.engines.actors import EngineWorker
 from aloe.engines.pool import Pools
 from aloe.evaluation.case import Case, CaseFailed, play_case
 from aloe.evaluation.policies import cast_of
-from aloe.roles import Persona
+from aloe.roles import persona_of
 from aloe.schema import ERRORS, SCORES
 from aloe.storage import Store
 
@@ -25,8 +25,8 @@ class CaseWorker(EngineWorker):
         super().__init__(models, pools, config.evaluation.actors)
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        row = {key: str(values[0]) for key, values in batch.items()}
-        persona = Persona(row["persona_id"], row["profile"], row["personality"])
+        row: dict[str, Any] = {key: str(values[0]) for key, values in batch.items()}
+        persona = persona_of(row | {"preferences": row["preferences"].split()})
         case = Case(row["case_id"], self._policy, persona, self._config.run.seed)
         async with self.conversation(case.case_id, self._roles) as engines:
             try:

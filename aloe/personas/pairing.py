@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from aloe.config import PersonasConfig
 from aloe.errors import UserError
 from aloe.personas.lexicon import KINDS, Kind
+from aloe.roles.verifiable import draw_preferences, in_words
 from aloe.schema import derive_seed, stable_id
 
 
@@ -27,19 +29,22 @@ class Persona:
     profile: Member
     personality: Member
     split: str
+    preferences: tuple[str, ...] = ()
+    """Kinds of `aloe.roles.verifiable.CHECKS`."""
 
     @property
     def persona_id(self) -> str:
         return stable_id(self.profile.text, self.personality.text)
 
-    def row(self) -> dict[str, str]:
+    def row(self) -> dict[str, Any]:
         """A row of `aloe.schema.PERSONAS`."""
         return {
             "persona_id": self.persona_id,
             "profile_id": self.profile.entry_id,
             "personality_id": self.personality.entry_id,
             "profile": self.profile.text,
-            "personality": self.personality.text,
+            "personality": f"{self.personality.text} {in_words(self.preferences)}".strip(),
+            "preferences": list(self.preferences),
             "split": self.split,
         }
 
@@ -76,13 +81,17 @@ def pair_pools(
     if config.max_personas is not None and config.max_personas < len(pairs):
         pairs = _keep_order(pairs, config.max_personas, draw)
     validation = _validation(len(pairs), validation_share, seed)
-    return [
+    personas = [
         Persona(*pair, "validation" if index in validation else "train")
         for index, pair in enumerate(pairs)
     ] + [
         Persona(profile, personality, "benchmark")
         for profile in tested_profiles
         for personality in tested_personalities
+    ]
+    return [
+        replace(persona, preferences=draw_preferences(persona.persona_id, config.verifiable, seed))
+        for persona in personas
     ]
 
 

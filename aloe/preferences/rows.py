@@ -16,6 +16,8 @@ from aloe.storage.tables import read_parts
 
 Node = dict[str, Any]
 
+_PERSONA = ("persona_id", "split", "profile", "personality", "preferences")
+
 
 @dataclass(frozen=True)
 class TurnView:
@@ -111,7 +113,10 @@ def prompt_row(first: TurnView) -> dict[str, Any]:
     node = first.user
     return {
         "prompt_id": stable_id("prompt", node["node_id"]),
-        **{key: node[key] for key in ("persona_id", "split", "profile", "personality")},
+        **{
+            key: node[key]
+            for key in ("persona_id", "split", "profile", "personality", "preferences")
+        },
         "prompt": policy_messages(first.history),
     }
 

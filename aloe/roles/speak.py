@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from aloe.errors import MalformedAnswer
 from aloe.roles.asking import Answer, ask
 from aloe.roles.prompts import render
 from aloe.roles.text import clean_message
+from aloe.roles.verifiable import share_met
 
 MAX_SENTENCES = 3
 """Longest message of anyone (paper section 3)."""
@@ -44,6 +45,20 @@ class Persona:
     persona_id: str
     profile: str
     personality: str
+    preferences: tuple[str, ...] = ()
+    """Kinds of `aloe.roles.verifiable.CHECKS`, which the personality tells in words."""
+
+    def met(self, *replies: str) -> tuple[float, ...]:
+        """Of each reply the share of the preferences that it meets; empty without any."""
+        if not self.preferences:
+            return ()
+        return tuple(share_met(self.preferences, reply, self.profile) for reply in replies)
+
+
+def persona_of(row: Mapping[str, Any]) -> Persona:
+    """The person of a row of `aloe.schema.PERSONAS`, or of another table with its columns."""
+    told = (row["persona_id"], row["profile"], row["personality"])
+    return Persona(*told, tuple(row["preferences"] or ()))
 
 
 @dataclass(frozen=True)
@@ -175,7 +190,7 @@ async def prefer(
             ),
         },
     ]
-    request = Request(messages, choices=_PREFERENCE)
+    request = Request(messages, choices=_PREFERENCE, met=persona.met(first, second))
     return await ask(engine, "judge", request, lambda c: _probabilities(c)[0], tries, seed)
 
 
@@ -195,7 +210,9 @@ async def score(
         history=history,
         reply=answer,
     )
-    request = Request([{"role": "user", "content": prompt}], choices=_RATING)
+    request = Request(
+        [{"role": "user", "content": prompt}], choices=_RATING, met=persona.met(answer)
+    )
     return await ask(engine, "judge", request, _probabilities, tries, seed)
 
 

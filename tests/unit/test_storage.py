@@ -28,6 +28,7 @@ ROW = {
     "personality_id": "b",
     "profile": "Lives by the sea.",
     "personality": "Calm.",
+    "preferences": ["asks"],
     "split": "train",
 }
 

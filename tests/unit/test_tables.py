@@ -22,7 +22,8 @@ def store(request, tmp_path):
 def prompts(count: int) -> list[dict]:
     message = {"role": "user", "content": "Hello."}
     return [
-        dict.fromkeys(PROMPTS.names, "x") | {"prompt_id": str(i), "prompt": [message]}
+        dict.fromkeys(PROMPTS.names, "x")
+        | {"prompt_id": str(i), "prompt": [message], "preferences": ["asks"]}
         for i in range(count)
     ]
 
