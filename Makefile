@@ -5,10 +5,13 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed-$(REQUIREMENTS)
 BENCH_INSTALLED := .venv/.installed-bench
 
-.PHONY: demo test check bench clean
+.PHONY: demo demo-rl test check bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/aloe run configs/demo.yaml
+
+demo-rl: $(INSTALLED)
+	$(BIN)/aloe run configs/rl_small.yaml
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

@@ -119,6 +119,12 @@ def train_reward(context: typer.Context, config: ConfigPath, as_json: Json = Fal
     _stage(context, config, "training/reward", as_json)
 
 
+@train_app.command("ppo", context_settings=_PASS_ON)
+def train_ppo(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+    """Let a policy talk with simulated users and learn from their liking (training.ppo)."""
+    _stage(context, config, "training/ppo", as_json)
+
+
 @train_app.command("dpo", context_settings=_PASS_ON)
 def train_dpo(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
     """Train on preference pairs."""

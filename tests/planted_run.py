@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from aloe.config import Config
-from aloe.schema import METRICS, PAIRS, SFT
+from aloe.roles import policy_messages
+from aloe.schema import METRICS, PAIRS, PROMPTS, SFT
 from aloe.storage import Store, run_store, stage_manifest
 
 TOPICS = ["the garden", "a night shift", "a new bike", "the choir", "old maps", "bread baking"]
@@ -38,12 +39,30 @@ def planted_rows() -> Iterator[dict[str, Any]]:
             prompt = [*prompt, {"role": "assistant", "content": preferred}]
 
 
+def prompt_rows() -> list[dict[str, Any]]:
+    """Where an episode begins, one of each tree; all want to be asked and dislike noise."""
+    return [
+        {
+            "prompt_id": f"s{row['tree_id']}",
+            "persona_id": row["persona_id"],
+            "split": row["split"],
+            "profile": f"Life of {row['persona_id']}.",
+            "personality": "Curious.",
+            "preferences": ["asks", "calm"],
+            "prompt": policy_messages(row["prompt"][1:]),
+        }
+        for row in planted_rows()
+        if row["turn"] == 1
+    ]
+
+
 def planted_config(folder: str, **changes: Any) -> Config:
     """Training of a tiny model; ``changes`` are options of every kind of training,
-    ``base``, or the sections ``reward``, ``dpo``, ``placements``, ``storage`` and ``ray``."""
+    ``base``, or the sections reward, dpo, ppo, placements, storage and ray."""
     sections = {key: changes.pop(key, {}) for key in ("placements", "storage", "ray")}
     dpo = {"beta": 0.1, **changes.pop("dpo", {})}
     reward, base = changes.pop("reward", {}), changes.pop("base", "embedded://tiny")
+    ppo = changes.pop("ppo", None)
     stage = {"batch_size": 6, "micro_batch_size": 3, "learning_rate": 1e-3, "warmup_ratio": 0}
     stage |= {"max_len": 256, **changes}
     return Config.model_validate(
@@ -55,12 +74,14 @@ def planted_config(folder: str, **changes: Any) -> Config:
                 "writer": "script",
                 "profiles": {"size": 20},
                 "personalities": {"size": 20},
+                "verifiable": {"count": 2},
             },
             "training": {
                 "base": base,
                 "sft": stage,
                 "reward": {**stage, **reward},
                 "dpo": {**stage, **dpo},
+                "ppo": ppo,
             },
             **sections,
         }
@@ -75,7 +96,8 @@ def planted_run(folder: object, **changes: Any) -> tuple[Config, Store]:
     sft = [{**row, "row_id": row["id"], "response": row["preferred"]} for row in rows]
     judged = {"preferred_role": "guided", "probability": 0.9, "judge_agrees": True}
     pairs = [{**row, **judged, "pair_id": row["id"]} for row in rows]
-    for name, table, schema in (("sft", sft, SFT), ("pairs", pairs, PAIRS)):
+    tables = (("sft", sft, SFT), ("pairs", pairs, PAIRS), ("prompts", prompt_rows(), PROMPTS))
+    for name, table, schema in tables:
         kept = [{key: row[key] for key in schema.names} for row in table]
         store.write_table(f"preferences/{name}.parquet", kept, schema)
     stage_manifest(store, "preferences", {}).finish(store, time.monotonic())

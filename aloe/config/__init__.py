@@ -34,7 +34,18 @@ from aloe.config.speakers import (
     VllmModel,
     speaker_settings,
 )
-from aloe.config.training import DpoConfig, RewardConfig, SftConfig, TrainingConfig, TrainingStage
+from aloe.config.training import (
+    DpoConfig,
+    GuardsConfig,
+    Limit,
+    OptimizerStage,
+    PpoConfig,
+    RewardConfig,
+    RewardWeights,
+    SftConfig,
+    TrainingConfig,
+    TrainingStage,
+)
 
 __all__ = [
     "ActorPool",
@@ -43,12 +54,16 @@ __all__ = [
     "DpoConfig",
     "EnginePool",
     "EvaluationConfig",
+    "GuardsConfig",
+    "Limit",
     "ModelConfig",
     "OpenAIModel",
+    "OptimizerStage",
     "PersonasConfig",
     "Placement",
     "Placements",
     "PoolGrowth",
+    "PpoConfig",
     "PreferenceKind",
     "PreferencesConfig",
     "Price",
@@ -56,6 +71,7 @@ __all__ = [
     "ReportConfig",
     "Resume",
     "RewardConfig",
+    "RewardWeights",
     "Roles",
     "RunConfig",
     "Sampling",
@@ -93,7 +109,7 @@ class Config(Section):
     preferences: PreferencesConfig = PreferencesConfig()
     """From trees to training rows."""
     training: TrainingConfig
-    """SFT, reward model and DPO."""
+    """SFT, reward model, DPO and PPO."""
     placements: Placements = Placements()
     """Which devices each model of the training gets."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -116,6 +132,14 @@ class Config(Section):
         for key, name in used.items():
             if isinstance(self.models[name], VerifiableModel) and key != "roles.judge":
                 raise ValueError(f"{key} names {name!r}, but a verifiable model can only judge")
+        ppo = self.training.ppo
+        if ppo is not None and ppo.rewards.verifiable and not self.personas.verifiable.count:
+            raise ValueError(
+                "training.ppo.rewards.verifiable is set: expected personas.verifiable.count of at "
+                "least 1"
+            )
+        if ppo is not None and ppo.rewards.model and self.training.reward is None:
+            raise ValueError("training.ppo.rewards.model is set: expected training.reward")
         judge = self.models[self.roles.judge]
         if isinstance(judge, VerifiableModel) and not self.personas.verifiable.count:
             raise ValueError(

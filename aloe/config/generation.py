@@ -142,7 +142,7 @@ class PreferencesConfig(Section):
 
 class EvaluationConfig(Section):
     policies: dict[str, str] = Field({"base": "base", "sft": "sft", "dpo": "dpo"})
-    """Name in tables -> checkpoint: base, sft or dpo of this run, a path, or model:NAME."""
+    """Name in tables -> checkpoint: base, sft, dpo or ppo of this run, a path, or model:NAME."""
     baseline: str = "base"
     """Policy with which the others are compared, case by case."""
     turns: int = Field(10, ge=2)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from aloe.config.section import Section
+from aloe.config.speakers import Sampling
 
 
-class TrainingStage(Section):
+class OptimizerStage(Section):
     learning_rate: float = Field(1e-5, gt=0)
     """Peak learning rate (Adam, cosine decay with minimum)."""
-    epochs: int = Field(1, ge=1)
-    """Passes over the training rows."""
     batch_size: int = Field(48, ge=1)
-    """Rows per optimizer step, over all ranks."""
+    """Rows (episodes) per optimizer step, over all ranks."""
     micro_batch_size: int = Field(1, ge=1)
-    """Rows per forward pass on one rank."""
+    """Rows (episodes) per forward pass on one rank."""
     max_len: int = Field(8192, ge=64)
     """Longest prompt plus reply, in tokens; longer prompts lose their oldest turns."""
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
@@ -31,9 +30,14 @@ class TrainingStage(Section):
     tree_packing: bool = True
     """Compute what the rows of a forward pass have in common once; rows of a tree stay together."""
     eval_steps: int | None = Field(None, ge=1)
-    """Optimizer steps between passes over the held-out rows; null: before and after only."""
+    """Optimizer steps between looks at what is held out; null: before and after only."""
     checkpoint_steps: int | None = Field(100, ge=1)
     """Optimizer steps between the states from which a killed training goes on; null keeps none."""
+
+
+class TrainingStage(OptimizerStage):
+    epochs: int = Field(1, ge=1)
+    """Passes over the training rows."""
 
 
 class SftConfig(TrainingStage):
@@ -70,6 +74,110 @@ class DpoConfig(TrainingStage):
     """Held-out metric of eval_steps by which the best checkpoint is kept; null keeps the last."""
 
 
+class RewardWeights(Section):
+    verifiable: float = Field(1.0, ge=0)
+    """Of the share of the persona's checkable preferences that a reply meets, in [0, 1]."""
+    judge: float = Field(0.0, ge=0)
+    """Of the expected rating by ``roles.judge``, moved to [0, 1]."""
+    model: float = Field(0.0, ge=0)
+    """Of the trained reward model's number (mean 0 and deviation 1 on held-out pairs)."""
+
+
+class Limit(Section):
+    warn: float | None = None
+    """Beyond it a warning is shown; null never warns."""
+    stop: float | None = None
+    """Beyond it the training stops with an error; null never stops."""
+
+
+class GuardsConfig(Section):
+    length: Limit = Limit()
+    """Tokens of a reply, mean of an update's episodes; too many."""
+    repetition: Limit = Limit(warn=0.3)
+    """Share of an episode's word trigrams that were there before in its replies; too large."""
+    parroting: Limit = Limit(warn=0.5)
+    """Share of a reply's telling words that are the persona's own; too large."""
+    kl: Limit = Limit(warn=1.0)
+    """KL divergence from the reference, nats a token; too large."""
+    entropy: Limit = Limit(warn=0.1)
+    """Entropy of the policy's distributions, nats a token; too small."""
+
+
+class PpoConfig(OptimizerStage):
+    learning_rate: float = Field(1e-6, gt=0)
+    """Peak learning rate of the policy (Adam, cosine decay with minimum)."""
+    critic_learning_rate: float = Field(9e-6, gt=0)
+    """Peak learning rate of the critic."""
+    updates: int = Field(100, ge=1)
+    """Rollouts, each followed by training on its batch_size episodes."""
+    samples: int = Field(4, ge=1)
+    """Episodes with the same persona and first message in one batch."""
+    turns: int = Field(5, ge=1)
+    """Replies of the policy after which an episode ends."""
+    passes: int = Field(1, ge=1)
+    """Passes of the optimizer over each batch."""
+    start_from: Literal["dpo", "sft", "base"] = "dpo"
+    """Checkpoint from which policy and reference start."""
+    estimator: Literal[
+        "gae", "reinforce", "reinforce_baseline", "rloo", "group_norm", "dr_grpo"
+    ] = "gae"
+    """OpenRLHF's advantage estimator; gae trains a critic, reinforce is REINFORCE++."""
+    credit: Literal["turn", "episode"] = "turn"
+    """Where rewards land: each on its turn's last token, or their sum on the episode's last."""
+    gamma: float = Field(1.0, gt=0, le=1)
+    """Discount per token of the policy."""
+    lambd: float = Field(1.0, ge=0, le=1)
+    """Of gae: 1 trusts returns, 0 trusts the critic."""
+    kl_coef: float = Field(0.01, ge=0)
+    """Weight of the KL divergence from the reference, per token of the policy."""
+    kl_target: float | None = Field(None, gt=0)
+    """KL divergence to which the weight adapts (arXiv 1909.08593); null keeps the weight."""
+    kl_horizon: int = Field(10000, ge=1)
+    """Episodes over which the weight adapts."""
+    clip: float = Field(0.2, gt=0, lt=1)
+    """Largest change of a token's probability ratio that is rewarded."""
+    value_clip: float = Field(0.2, gt=0)
+    """Largest change of the critic's value that counts."""
+    entropy_coef: float = Field(0.0, ge=0)
+    """Weight of the entropy bonus."""
+    critic_warmup: int = Field(0, ge=0)
+    """Updates in which only the critic learns."""
+    rewards: RewardWeights = RewardWeights()
+    """What a reply is worth: the weighted sum of these."""
+    sampling: Sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=60)
+    """How the policy samples in its episodes."""
+    tries: int = Field(3, ge=1)
+    """Tries per call of user and judge before an episode ends early."""
+    ahead: bool = False
+    """Asynchronous: the next batch is rolled out, with the weights before, while one is trained."""
+    sync_probes: int = Field(4, ge=1)
+    """Episodes on which engines and trainer are compared after each sync of weights."""
+    sync_limit: float = Field(0.01, gt=0)
+    """Largest KL divergence, nats a token, between trainer and engine after a sync."""
+    eval_dialogues: int = Field(10, ge=1)
+    """Dialogues with held-out personas at each look; they go to the report."""
+    guards: GuardsConfig = GuardsConfig()
+    """Signs of a policy that games its reward."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> PpoConfig:
+        grouped = ("rloo", "reinforce_baseline", "group_norm", "dr_grpo")
+        if self.estimator in grouped and self.samples < 2:
+            raise ValueError(f"estimator {self.estimator} compares samples: expected at least 2")
+        if self.batch_size % self.samples:
+            raise ValueError(
+                f"batch_size: {self.batch_size}, expected a multiple of samples = {self.samples}"
+            )
+        if self.sampling.top_p < 1 or self.sampling.temperature == 0:
+            raise ValueError(
+                "sampling: expected temperature above 0 and top_p 1, as trainer and engine would "
+                "disagree on the distribution that is sampled from"
+            )
+        if not any(self.rewards.model_dump().values()):
+            raise ValueError("rewards: expected at least one weight above 0")
+        return self
+
+
 class TrainingConfig(Section):
     base: str
     """Checkpoint that is trained: embedded://NAME, folder, URL or Hugging Face id."""
@@ -81,3 +189,5 @@ class TrainingConfig(Section):
     """Reward model trained on the pairs; null trains none."""
     dpo: DpoConfig = DpoConfig()
     """Direct preference optimisation on pairs."""
+    ppo: PpoConfig | None = None
+    """Reinforcement learning in conversation with simulated users; null trains none."""

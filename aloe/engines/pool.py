@@ -31,14 +31,17 @@ _CALLS_AT_ONCE = 4096
 _CLOSE_WITHIN_S = 30.0
 
 
-def pooled_models(models: Mapping[str, ModelConfig]) -> dict[str, VllmModel]:
+def pooled_models(models: Mapping[str, ModelConfig], always: bool = False) -> dict[str, VllmModel]:
     """Those of a stage's models that get engines of their own, each with its ``pool`` filled in.
 
     That is who has a ``pool`` in the configuration, and everyone where a stage uses several vLLM
     models: engines that do not know of each other would fight for one device.
+
+    Args:
+        always: the stage has engines of other kinds too, so that all vLLM models get their own.
     """
     vllm = {name: model for name, model in models.items() if isinstance(model, VllmModel)}
-    several = len(set(vllm.values())) > 1
+    several = always or len(set(vllm.values())) > 1
     return {
         name: model.model_copy(update={"pool": model.pool or EnginePool()})
         for name, model in vllm.items()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
     from vllm.tokenizers import TokenizerLike
+    from vllm.v1.engine.async_llm import AsyncLLM
 
 _MAX_CHOICES = 32
 _CPU_BATCHED_TOKENS = 4096
@@ -31,12 +32,19 @@ _CPU_BATCHED_TOKENS = 4096
 class VllmEngine:
     """One `AsyncLLM`. vLLM batches whatever calls are in flight."""
 
-    def __init__(self, name: str, model: VllmModel, share_cores: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: VllmModel,
+        share_cores: bool = False,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
         """Start the engine; takes 20 to 70 s on a CPU.
 
         Args:
             name: model name that completions carry.
             share_cores: other engines compute on this machine too, so threads are not pinned.
+            more: arguments of vLLM's EngineArgs beside `engine_options`.
         """
         _prepare_process(share_cores)
         from vllm.engine.arg_utils import AsyncEngineArgs
@@ -44,7 +52,7 @@ class VllmEngine:
 
         self._name, self._model = name, model
         self._stats = EngineStats()
-        arguments = AsyncEngineArgs(**engine_options(model))
+        arguments = AsyncEngineArgs(**engine_options(model), **(more or {}))
         self._llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._stats.logger])
         self._tokenizer = self._llm.get_tokenizer()
         self._ids = itertools.count()
@@ -61,16 +69,9 @@ class VllmEngine:
             )
         choice_ids = single_tokens(self._name, self._tokenizer, request.choices)
         params = sampling_params(request, min(request.max_tokens, room), choice_ids)
-        # Without a cache nothing is lost that a smaller number of conversations would keep.
-        cached = self._model.enable_prefix_caching
-        reusable = self._prefixes.reusable(prompt) if cached else 0
-        self._prefixes.add(prompt, request.conversation)
         start = time.monotonic()
-        output = await self.generate(prompt, params)
+        output, reusable = await self.generate_known(prompt, params, request.conversation)
         answer = completion_of(self._name, output, choice_ids)
-        self._prefixes.add([*prompt, *output.outputs[0].token_ids], request.conversation)
-        self._reusable += reusable
-        self._cached += answer.cached_tokens
         return replace(
             answer,
             reusable_tokens=reusable,
@@ -103,9 +104,29 @@ class VllmEngine:
             raise EngineDied(f"{self._name}: {error}") from error
         except (EngineGenerateError, ValueError) as error:
             raise EngineError(f"{self._name}: {type(error).__name__}: {error}") from error
+        finally:
+            self._stats.ended()
         if output is None:
             raise EngineError(f"{self._name}: the engine gave no output")
         return output
+
+    async def generate_known(
+        self, prompt: list[int], params: SamplingParams, conversation: str
+    ) -> tuple[RequestOutput, int]:
+        """`generate` within a conversation, counted for `load`.
+
+        Returns:
+            The output, and how many of the prompt's tokens open conversations had sent before.
+        """
+        # Without a cache nothing is lost that a smaller number of conversations would keep.
+        cached = self._model.enable_prefix_caching
+        reusable = self._prefixes.reusable(prompt) if cached else 0
+        self._prefixes.add(prompt, conversation)
+        output = await self.generate(prompt, params)
+        self._prefixes.add([*prompt, *output.outputs[0].token_ids], conversation)
+        self._reusable += reusable
+        self._cached += output.num_cached_tokens or 0
+        return output, reusable
 
     def token_ids(self, messages: list[Message]) -> list[int]:
         """The chat as the model reads it, up to where its answer begins."""
@@ -137,6 +158,11 @@ class VllmEngine:
     def stalled_s(self) -> float:
         """Seconds since the engine last made a step or took its first call."""
         return self._stats.silent_s()
+
+    @property
+    def llm(self) -> AsyncLLM:
+        """vLLM's engine, for what this class does not do."""
+        return self._llm
 
     @property
     def tokenizer(self) -> TokenizerLike:

@@ -18,6 +18,7 @@ class EngineStats:
         self.prefix_queries = self.prefix_hits = 0
         """Prompt tokens looked up in the prefix cache, and of those found, since the start."""
         self._heard = time.monotonic()
+        self._calls, self._busy = 0, 0.0
 
     def logger(self, config: Any, index: int = 0) -> StatLoggerBase:
         """What ``AsyncLLM(stat_loggers=[...])`` wants: vLLM calls it once per engine core."""
@@ -60,6 +61,20 @@ class EngineStats:
         """A call goes to the engine; if it was idle, its silence begins to count only now."""
         if not self.running and not self.waiting:
             self._heard = time.monotonic()
+        if not self._calls:
+            self._since = time.monotonic()
+        self._calls += 1
+
+    def ended(self) -> None:
+        """A call is answered or has failed."""
+        self._calls -= 1
+        if not self._calls:
+            self._busy += time.monotonic() - self._since
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds in which calls were in flight, since the start."""
+        return self._busy + (time.monotonic() - self._since if self._calls else 0.0)
 
     def silent_s(self) -> float:
         """Seconds since the last step, or since the call that ended an idle time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aloe.config import Config, ModelConfig, VllmModel, speakers_of
 from aloe.storage import Store
 
-_TRAINED = ("sft", "dpo")
+_TRAINED = ("sft", "dpo", "ppo")
 
 
 def stages_before(config: Config) -> list[str]:
@@ -21,7 +21,7 @@ def policy_model(config: Config, store: Store, target: str) -> ModelConfig:
     plays that role, like the first vLLM model of the configuration.
 
     Args:
-        target: ``base``, ``sft``, ``dpo``, ``model:NAME``, or a path or URL of a checkpoint.
+        target: ``base``, ``sft``, ``dpo``, ``ppo``, ``model:NAME``, or a checkpoint's path or URL.
     """
     if target.startswith("model:"):
         return config.models[target.removeprefix("model:")]

@@ -4,7 +4,7 @@ from aloe.placement.advice import advise
 from aloe.placement.cluster import check_place, nodes, placed
 from aloe.placement.layout import Group, Node, groups_of, shortfall
 from aloe.placement.memory import GIB
-from aloe.placement.needs import Devices
+from aloe.placement.needs import Devices, rollout_model
 from aloe.placement.phases import Kind, kinds_of, phases_of
 from aloe.placement.table import show
 
@@ -21,6 +21,7 @@ __all__ = [
     "nodes",
     "phases_of",
     "placed",
+    "rollout_model",
     "shortfall",
     "show",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from aloe.config import Config, Placements, TrainingStage, VllmModel
+from aloe.config import Config, OptimizerStage, Placements, TrainingStage, VllmModel
 from aloe.placement.layout import Group, Node, groups_of
 from aloe.placement.memory import Memory, Shape, engine, frozen, trained
 from aloe.placement.phases import PPO, Phases, kinds_of, phases_of
@@ -49,7 +49,8 @@ def needs_of(
 
     Args:
         shape: of ``training.base``.
-        ppo: the five roles of PPO as well, with the settings of ``training.dpo``.
+        ppo: the five roles of PPO as well; where ``training.ppo`` is not set, with the settings of
+            ``training.dpo``.
 
     Raises:
         UserError: roles of one group want different shapes.
@@ -67,14 +68,14 @@ def trainings(config: Config, ppo: bool) -> Iterator[tuple[str, Phases]]:
     """Each training that is planned for, with its phases."""
     for kind in kinds_of(config):
         yield kind, phases_of(config, kind)
-    if ppo:
+    if ppo and config.training.ppo is None:
         yield "ppo", PPO
 
 
-def options_of(config: Config, training: str) -> TrainingStage:
+def options_of(config: Config, training: str) -> OptimizerStage:
     """The settings of a training."""
-    found: TrainingStage = getattr(config.training, "dpo" if training == "ppo" else training)
-    return found
+    found: OptimizerStage | None = getattr(config.training, training)
+    return found or config.training.dpo
 
 
 def engine_need(name: str, model: VllmModel, shape: Shape, devices: Devices) -> Need:
@@ -89,7 +90,7 @@ def rollout_model(config: Config) -> VllmModel:
     model = config.models[config.roles.unguided]
     if isinstance(model, VllmModel):
         return model
-    longest = config.training.dpo.max_len
+    longest = options_of(config, "ppo").max_len
     return VllmModel(backend="vllm", path=config.training.base, max_model_len=longest)
 
 
@@ -115,7 +116,7 @@ def _engine(model: VllmModel, shape: Shape, devices: Devices) -> Memory:
     return Memory(weights=least.weights, kv_cache=cache)
 
 
-def _tokens(config: Config, options: TrainingStage, replies: int) -> tuple[int, int]:
+def _tokens(config: Config, options: OptimizerStage, replies: int) -> tuple[int, int]:
     """Tokens of one forward pass at most, and those of them whose logits are needed.
 
     Args:
@@ -123,7 +124,7 @@ def _tokens(config: Config, options: TrainingStage, replies: int) -> tuple[int, 
     """
     rows = options.micro_batch_size
     plain = rows * replies * options.max_len
-    if not options.tree_packing:
+    if not isinstance(options, TrainingStage) or not options.tree_packing:
         return plain, plain
     of_replies = rows * replies * min(config.dialogue.sampling.max_tokens, options.max_len)
     # Rows of a pass are neighbours: of one tree, or of trees that meet there.

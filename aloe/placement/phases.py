@@ -6,12 +6,12 @@ from typing import Literal
 
 from aloe.config import Config
 
-Kind = Literal["sft", "reward", "dpo"]
+Kind = Literal["sft", "reward", "dpo", "ppo"]
 Phases = list[list[str]]
 """Roles of `aloe.config.Placements`, one phase after the other. The last role of the last phase is
 the one that is trained."""
 PPO: Phases = [["reference", "reward", "critic", "rollout", "actor"]]
-"""All at once, each with devices of its own or shared ones."""
+"""All that PPO may need at once, each with devices of its own or shared ones."""
 
 
 def phases_of(config: Config, kind: Kind) -> Phases:
@@ -23,6 +23,13 @@ def phases_of(config: Config, kind: Kind) -> Phases:
         return [["actor"]]
     if kind == "reward":
         return [["reward"]]
+    if kind == "ppo":
+        ppo = config.training.ppo
+        if ppo is None:
+            return PPO
+        unused = {"reward"} if not ppo.rewards.model else set()
+        unused |= {"critic"} if ppo.estimator != "gae" else set()
+        return [[role for role in PPO[0] if role not in unused]]
     if config.training.dpo.reference == "placed":
         return [["reference", "actor"]]
     return [["reference"], ["actor"]]
@@ -30,5 +37,5 @@ def phases_of(config: Config, kind: Kind) -> Phases:
 
 def kinds_of(config: Config) -> list[Kind]:
     """The trainings that a configuration asks for, in their order."""
-    kinds: list[Kind] = ["sft", "reward", "dpo"]
+    kinds: list[Kind] = ["sft", "reward", "dpo", "ppo"]
     return [kind for kind in kinds if getattr(config.training, kind) is not None]

@@ -57,7 +57,7 @@ def propose(config: Config, devices: Devices, shape: Shape, ppo: bool) -> Plan:
 
     Args:
         shape: of ``training.base``.
-        ppo: plan for the five roles of PPO as well, with the settings of ``training.dpo``.
+        ppo: plan for the five roles of PPO as well, see `needs_of`.
 
     Raises:
         UserError: nothing fits.

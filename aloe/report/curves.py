@@ -16,8 +16,17 @@ _METRICS = {
     "accuracy_reward": "accuracy by implicit reward",
     "accuracy": "accuracy",
     "margin": "reward margin",
+    "reward": "reward of a reply",
+    "reward_verifiable": "verifiable reward",
+    "reward_judge": "judge's reward",
+    "reward_model": "reward model's reward",
+    "length": "tokens of a reply",
+    "repetition": "repeated trigrams",
+    "parroting": "words of the persona",
     "kl": "log-ratio to the reference per token",
     "entropy": "entropy per token",
+    "sync_kl": "trainer against engine after the sync, nats per token",
+    "rollout_busy": "share of the update in which engines are busy",
     "nll": "negative log-prob per token of the preferred",
     "tokens_per_second": "tokens per second",
     "grad_norm": "gradient norm",
@@ -41,10 +50,15 @@ _TOGETHER = {
         "seconds of a step",
         {phase: f"seconds_{phase}" for phase in ("forward", "backward", "update", "reference")},
     ),
+    "updates": (
+        "seconds of an update",
+        {phase: f"seconds_{phase}" for phase in ("rollout", "experience", "update", "sync")},
+    ),
 }
-"""Metrics of each step's batch that share a chart: name -> title, and metric by label."""
-_BY_TURN = "margin_turn_"
-"""Prefix of the held-out reward margin of a turn's pairs."""
+"""Metrics of each step's batch that share a chart: name -> title, and metric by label. There is one
+where the first of them is."""
+_BY_TURN = {"margin_turn_": "reward margin", "reward_turn_": "reward"}
+"""Prefix of what is measured for each turn on what is held out -> its name."""
 _SERIES: dict[str, Json] = {
     "train, batch": {"line": {"color": BASE_COLOR, "width": 1.5, "dash": "dot"}},
     "train, all rows": {"line": {"color": COLORS[0], "width": 2}},
@@ -127,27 +141,28 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:
                 for label, name in labels.items()
                 if (stage, name) in found
             }
-            if len(shared) > 1:
+            if len(shared) > 1 and next(iter(labels)) in shared:
                 figures.append(_shared_chart(stage, key, title, shared))
-        by_turn = {
-            int(name.removeprefix(_BY_TURN)): points["validation"]
-            for (of, name), points in found.items()
-            if of == stage and name.startswith(_BY_TURN) and "validation" in points
-        }
-        if by_turn:
-            figures.append(_margins_by_turn(stage, by_turn))
+        for prefix, what in _BY_TURN.items():
+            by_turn = {
+                int(name.removeprefix(prefix)): points["validation"]
+                for (of, name), points in found.items()
+                if of == stage and name.startswith(prefix) and "validation" in points
+            }
+            if by_turn:
+                figures.append(_by_turn(stage, what, by_turn))
     return figures
 
 
-def _margins_by_turn(stage: str, points: Mapping[int, Points]) -> Figure:
-    """Held-out reward margin of each turn's pairs, as last measured."""
+def _by_turn(stage: str, what: str, points: Mapping[int, Points]) -> Figure:
+    """What is held out, turn by turn, as last measured."""
     turns = sorted(points)
     values = [max(points[turn])[1] for turn in turns]
     trace = scatter("validation", turns, values, "lines+markers")
     trace |= {"line": {"color": COLORS[1], "width": 2}, "hovertemplate": "turn %{x}: %{y:.4g}"}
-    title = f"{TITLES[f'training/{stage}']} reward margin by turn"
+    title = f"{TITLES[f'training/{stage}']} {what} by turn"
     layout = {"xaxis": {"title": {"text": "turn k"}, "dtick": math.ceil(len(turns) / 12)}}
-    alt = f"{title}, on held-out pairs after training."
+    alt = f"{title}, on what is held out, after training."
     return Figure(f"{stage}-turns", "training", title, alt, [trace], layout)
 
 

@@ -6,6 +6,7 @@ import time
 
 from aloe.config import Config
 from aloe.report import charts, curves, page, summary, trees
+from aloe.report.episodes import read_looks
 from aloe.report.pools import read_pools
 from aloe.storage.manifest import Manifest, load_manifest, stage_manifest
 from aloe.storage.store import Store
@@ -18,6 +19,7 @@ STAGES = (
     "training/sft",
     "training/reward",
     "training/dpo",
+    "training/ppo",
     "evaluation",
 )
 
@@ -34,8 +36,10 @@ def write_report(config: Config, store: Store) -> Manifest:
     """
     started = time.monotonic()
     manifests = {name: load_manifest(store, name) for name in STAGES}
-    if config.training.reward is None and manifests["training/reward"] is None:
-        del manifests["training/reward"]
+    for kind in ("reward", "ppo"):
+        name = f"training/{kind}"
+        if getattr(config.training, kind) is None and manifests[name] is None:
+            del manifests[name]
     settings = config.report.model_dump(mode="json") | {"seed": config.run.seed}
     preview = any(found is None or not found.complete for found in manifests.values())
     if preview:
@@ -67,6 +71,7 @@ def write_report(config: Config, store: Store) -> Manifest:
         confidence=config.evaluation.confidence,
         training=summary.training_results(manifests),
         pools=pools,
+        looks=read_looks(store),
         errors=summary.error_rows(store),
         trees=shown,
         trees_available=available,

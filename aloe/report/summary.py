@@ -19,6 +19,7 @@ TITLES = {
     "training/sft": "SFT",
     "training/reward": "Reward model",
     "training/dpo": "DPO",
+    "training/ppo": "PPO",
     "evaluation": "Evaluation",
 }
 

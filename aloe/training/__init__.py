@@ -8,6 +8,7 @@ accelerator.py, changed in place, without a GPU only:
   current_device, synchronize  of torch raises
   init_device_mesh             the strategy asks for a mesh of "cuda" devices
   convert_to_torch_dtype       knows bf16 and fp16 only; a CPU wants float32
+  NaiveReplayBuffer.__init__   takes "cuda:N" as the device of its samples
   flash_attn                   is imported by name although only packing and ring attention call it
 
 Subclasses:
@@ -22,10 +23,25 @@ Subclasses:
   actor_group.PlacedGroup      RayActorGroup._initiate_actors: one placement group for each
                                machine; theirs packs all devices wherever they lie
   tree_sampler.TreeSampler     DistributedSampler.__iter__: rows of a tree stay together
+
+Subclasses in ppo/:
+  experience.TurnExperienceMaker  compute_advantages_and_returns: a reward for each turn; discounts
+                               and values that skip the user's words. make_experience: the reward
+                               model answers for each turn
+  episode_actor.EpisodeActor   Actor.forward as PPO calls it: packed as in TreeActor
+  workers.SyncingTrainer       _init_vllm_sync_group: gloo where there is no NCCL
+  workers.*Worker              their loading: ZeRO states and random numbers are kept our way
+  rollout_worker.RolloutWorker RolloutRayActor.__init__ and generation: our engine, its admission,
+                               prefixes and samplers' seeds; update_weight names types in words, so
+                               that nothing has to be unpickled
+  engine_sync.SyncedWorker     WorkerWrap: the same group and device; and vLLM on a CPU keeps plain
+                               weights, else new ones cannot be loaded
+  controller.Controller        BasePPOTrainer: the loop around its train_step
 """
 
 from aloe.training.dpo import train_dpo
+from aloe.training.ppo import train_ppo
 from aloe.training.reward import train_reward
 from aloe.training.sft import train_sft
 
-__all__ = ["train_dpo", "train_reward", "train_sft"]
+__all__ = ["train_dpo", "train_ppo", "train_reward", "train_sft"]

@@ -78,6 +78,7 @@ def prepare() -> None:
     _answer_cuda_calls()
     _build_meshes_on_cpu()
     _accept_float32()
+    _buffer_on_cpu()
 
 
 def _stub_flash_attention() -> None:
@@ -102,7 +103,7 @@ def _answer_cuda_calls() -> None:
     import torch
 
     # DeepspeedStrategy.setup_distributed picks a device, all_reduce and all_gather move tensors
-    # to it, and save_model waits for it. A CPU build of torch raises at each. Three functions,
+    # to it, and save_model waits for it. A CPU build of torch raises at each. Several functions,
     # not one: torch.compile keeps a table of them by identity.
     def set_device(device: object) -> None:
         return None
@@ -113,7 +114,11 @@ def _answer_cuda_calls() -> None:
     def current_device() -> torch.device:
         return torch.device("cpu")
 
-    for stand_in in (set_device, synchronize, current_device):
+    # broadcast_to_vllm hands it to the process group's broadcast.
+    def current_stream(device: object = None) -> None:
+        return None
+
+    for stand_in in (set_device, synchronize, current_device, current_stream):
         setattr(torch.cuda, stand_in.__name__, stand_in)
 
 
@@ -137,7 +142,26 @@ def _accept_float32() -> None:
     _wrap(utils, "convert_to_torch_dtype", with_float32)
 
 
-def _wrap(module: ModuleType, name: str, make: Callable[[Any], Any]) -> None:
+def _buffer_on_cpu() -> None:
+    # NaiveReplayBuffer makes a device of f"cuda:{torch.cuda.current_device()}".
+    import torch
+    from openrlhf.trainer.ppo_utils.replay_buffer import NaiveReplayBuffer
+
+    def on_cpu(original: Any) -> Any:
+        def init(self: Any, *arguments: Any, **options: Any) -> None:
+            current, torch.cuda.current_device = torch.cuda.current_device, lambda: 0
+            try:
+                original(self, *arguments, **options)
+            finally:
+                torch.cuda.current_device = current
+            self.target_device = torch.device("cpu")
+
+        return init
+
+    _wrap(NaiveReplayBuffer, "__init__", on_cpu)
+
+
+def _wrap(module: Any, name: str, make: Callable[[Any], Any]) -> None:
     original = getattr(module, name)
     if not getattr(original, "wrapped_by_aloe", False):
         wrapped = make(original)

@@ -41,6 +41,7 @@ def train_dpo(config: Config, store: Store) -> Manifest:
         after=["preferences", "training/sft"] if options.start_from == "sft" else ["preferences"],
         data=(PAIRS_FILE, PAIRS),
         run=_run_together if together else _run_in_turn,
+        start=options.start_from,
         reference=kept,
     )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from aloe.config import DpoConfig, RewardConfig, SftConfig
-from aloe.storage import Store
+from aloe.config import DpoConfig, PpoConfig, RewardConfig, SftConfig
+from aloe.storage import Store, Usage
 
-Options = SftConfig | RewardConfig | DpoConfig
+RowOptions = SftConfig | RewardConfig | DpoConfig
+"""Settings of a kind of training that goes over rows."""
+Options = RowOptions | PpoConfig
 """Settings of one kind of training."""
 
 
@@ -17,7 +19,7 @@ class Job:
     """What every process is told."""
 
     kind: str
-    """sft, reward or dpo; also the stage's folder under training/."""
+    """sft, reward, dpo or ppo; also the stage's folder under training/."""
     store: Store
     checkpoint: str
     """Where the model starts: embedded://NAME, folder, URL or Hugging Face id."""
@@ -30,6 +32,10 @@ class Job:
     """Where log-probs of a frozen reference are kept."""
     reference_ranks: tuple[Any, ...] = ()
     """Ray actors that answer for the reference batch by batch; none if it was asked before."""
+    engines: tuple[Any, ...] = ()
+    """Ray actors that speak for the policy, in PPO."""
+    from_reward_model: bool = False
+    """Whether the checkpoint is a reward model: a critic takes over its head."""
 
     @property
     def folder(self) -> str:
@@ -95,3 +101,5 @@ class Outcome:
 
     results: dict[str, Any]
     counts: dict[str, int]
+    usage: Usage = field(default_factory=Usage)
+    """Of models that spoke."""

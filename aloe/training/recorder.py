@@ -16,7 +16,20 @@ from aloe.schema import METRICS
 from aloe.storage import Store
 from aloe.training.protocol import Advance, Begin, Event, Measured, Note, Resumed, Saved
 
-_SHOWN = {"loss", "accuracy", "accuracy_logprob", "accuracy_reward", "margin", "tokens_per_second"}
+_SHOWN = {
+    "loss",
+    "accuracy",
+    "accuracy_logprob",
+    "accuracy_reward",
+    "margin",
+    "reward",
+    "reward_verifiable",
+    "reward_judge",
+    "reward_model",
+    "kl",
+    "sync_kl",
+    "tokens_per_second",
+}
 """What a line of text shows; the table, TensorBoard and JSON lines have all."""
 
 

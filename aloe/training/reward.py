@@ -37,6 +37,7 @@ def train_reward(config: Config, store: Store) -> Manifest:
         after=["preferences", "training/sft"] if options.start_from == "sft" else ["preferences"],
         data=(PAIRS_FILE, PAIRS),
         run=_run,
+        start=options.start_from,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the SFT, the reward and the DPO stage have in common, on the driver's side."""
+"""What the stages of training have in common, on the driver's side."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from aloe.config import Config
+from aloe.config import Config, TrainingStage
 from aloe.engines.embedded import check_checkpoint
 from aloe.placement import Kind, check_place, groups_of, nodes, phases_of, show
 from aloe.progress import say
@@ -32,15 +32,19 @@ def run_stage(
     after: list[str],
     data: tuple[str, pa.Schema],
     run: Run,
+    start: str = "base",
     reference: Store | None = None,
+    more: dict[str, Any] | None = None,
 ) -> Manifest:
     """Train on the cluster and write ``training/<kind>/``: checkpoint, metrics, manifest.
 
     Args:
-        after: stages whose output is read; training/sft among them is where the model starts.
+        after: stages whose output is read.
         data: the file of training rows and its schema.
         run: called when everything else is checked.
+        start: kind of training whose checkpoint the model starts from, or base.
         reference: where log-probs of a frozen reference are kept, if there is one.
+        more: settings outside of ``options`` on which the outcome depends.
 
     Raises:
         UserError: an earlier stage is missing, the data or the batch size do not fit, or the
@@ -51,6 +55,7 @@ def run_stage(
         "base": config.training.base,
         "seed": config.run.seed,
         kind: options.model_dump(mode="json", exclude=_INDIFFERENT),
+        **(more or {}),
     }
     manifest = stage_manifest(
         store, f"training/{kind}", settings, after=after, resume=config.run.resume
@@ -60,14 +65,12 @@ def run_stage(
     phases = phases_of(config, kind)
     groups = [groups_of(config.placements, phase) for phase in phases]
     trained = getattr(config.placements, phases[-1][-1])
-    check_batches(
-        f"training.{kind}",
-        options,
-        count_rows(store, *data)["train"],
-        trained.nodes * trained.devices,
-    )
-    from_sft = "training/sft" in after
-    checkpoint = store.url("training/sft/checkpoint") if from_sft else config.training.base
+    rows = count_rows(store, *data)["train"]
+    if not isinstance(options, TrainingStage):  # it makes its own rows from these
+        rows = options.batch_size
+    check_batches(f"training.{kind}", options, rows, trained.nodes * trained.devices)
+    begun = store.url(f"training/{start}/checkpoint")
+    checkpoint = config.training.base if start == "base" else begun
     check_checkpoint(checkpoint)
     connect(config.ray)
     show(f"training.{kind}", groups, nodes())
@@ -89,7 +92,9 @@ def run_stage(
         manifest.pause(store, started)
         raise
     say(f"{kind}: {_summary(outcome.results)}")
-    manifest = manifest.finish(store, started, counts=outcome.counts, results=outcome.results)
+    manifest = manifest.finish(
+        store, started, usage=outcome.usage, counts=outcome.counts, results=outcome.results
+    )
     store.remove(f"training/{kind}/state")  # nobody goes on from it any more
     return manifest
 
@@ -103,6 +108,8 @@ def _summary(results: dict[str, Any]) -> str:
         ("held-out loss", "loss"),
         ("training loss", "train_loss"),
         ("held-out accuracy", "accuracy"),
+        ("held-out reward", "reward"),
+        ("verifiable", "reward_verifiable"),
     ]
     parts = [
         f"{label} {results[f'{key}_before']:.4f} -> {results[f'{key}_after']:.4f}"

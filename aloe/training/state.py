@@ -75,27 +75,38 @@ def save_state(store: Store, folder: str, engine: Any, position: Position, rank:
         engine: of DeepSpeed.
     """
     states, tag = f"{folder}/state", _tag(position.step)
+    save_engine(store, states, tag, engine, rank)
+    if rank == 0:
+        mark(store, states, tag, json.dumps(asdict(position)))
+    torch.distributed.barrier()
+
+
+def mark(store: Store, states: str, tag: str, position: str) -> None:
+    """Say that the state ``states/tag`` is whole, and forget the others."""
+    store.write_text(f"{states}/{tag}.json", position)
+    others = [name for name in store.names(states) if name not in (tag, f"{tag}.json")]
+    # A marker goes before its folder: what is not whole has none.
+    for name in sorted(others, key=lambda name: not name.endswith(".json")):
+        store.remove(states, name)
+
+
+def load_state(store: Store, folder: str, engine: Any, position: Position, rank: int) -> None:
+    """Put model, optimizer, schedule and random numbers back to where they were at ``position``."""
+    load_engine(store, f"{folder}/state", _tag(position.step), engine, rank)
+
+
+def save_engine(store: Store, states: str, tag: str, engine: Any, rank: int) -> None:
+    """Write model, optimizer, schedule and random numbers to ``states/tag``; by all ranks."""
     with _scratch(store, states) as local:
         engine.save_checkpoint(str(local), tag=tag, save_latest=False)
         torch.save(_random_state(), local / tag / f"random_{rank}.pt")
         if not isinstance(store.fs, LocalFileSystem):
             store.upload(local / tag, f"{states}/{tag}")
     torch.distributed.barrier()
-    if rank == 0:
-        store.write_text(f"{states}/{tag}.json", json.dumps(asdict(position)))
-        for name in store.names(states):
-            # A marker goes before its folder: what is not whole has none.
-            if name.endswith(".json") and name != f"{tag}.json":
-                store.remove(states, name)
-        for name in store.names(states):
-            if name not in (tag, f"{tag}.json"):
-                store.remove(states, name)
-    torch.distributed.barrier()
 
 
-def load_state(store: Store, folder: str, engine: Any, position: Position, rank: int) -> None:
-    """Put model, optimizer, schedule and random numbers back to where they were at ``position``."""
-    states, tag = f"{folder}/state", _tag(position.step)
+def load_engine(store: Store, states: str, tag: str, engine: Any, rank: int) -> None:
+    """Read what `save_engine` wrote; called by all ranks."""
     with _scratch(store, states) as local:
         if not isinstance(store.fs, LocalFileSystem):
             store.fs.get(store.path(states, tag), str(local / tag), recursive=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from aloe.training.worker import Worker  # isort: skip  (first: it prepares the process)
 
+from aloe.config import PpoConfig
 from aloe.runtime import has_gpu
 from aloe.training.best import improves
 from aloe.training.checkpoint import new_checkpoint
@@ -15,7 +16,16 @@ from aloe.training.data import Encoded, Row, Rows, sample
 from aloe.training.datasets import PairRows, SftRows
 from aloe.training.hooks import AfterStep
 from aloe.training.options import check_batches, optimizer_settings
-from aloe.training.protocol import Begin, Job, Measured, Note, Outcome, Resumed, Saved
+from aloe.training.protocol import (
+    Begin,
+    Job,
+    Measured,
+    Note,
+    Outcome,
+    Resumed,
+    RowOptions,
+    Saved,
+)
 from aloe.training.state import Position, find_position, load_state, save_state
 from aloe.training.step_log import StepLog
 from aloe.training.tree_sampler import TreeSampler
@@ -28,6 +38,12 @@ Numbers = dict[str, dict[str, float]]
 
 class Trainee(Worker):
     """What SFT, reward model and DPO share; their workers say what is different."""
+
+    @property
+    def options(self) -> RowOptions:
+        """What is trained how."""
+        assert not isinstance(self.job.options, PpoConfig)
+        return self.job.options
 
     @abstractmethod
     def read_rows(self) -> Rows:
@@ -86,7 +102,7 @@ class Trainee(Worker):
         return self._outcome(results, rows)
 
     def _lay_out(self, rows: Rows) -> None:
-        options, strategy = self.job.options, self.strategy
+        options, strategy = self.options, self.strategy
         train = rows.splits["train"]
         check_batches(f"training.{self.job.kind}", options, len(train), self._world_size)
         # Without trees to keep together, each row is one of its own.
@@ -107,7 +123,7 @@ class Trainee(Worker):
         self.steps = self.steps_per_epoch * options.epochs
 
     def _load(self) -> None:
-        options, strategy = self.job.options, self.strategy
+        options, strategy = self.options, self.strategy
         model = self.load_model(strategy.get_ds_train_config())
         if options.gradient_checkpointing:
             model.gradient_checkpointing_enable()
@@ -159,7 +175,7 @@ class Trainee(Worker):
 
     def _fit(self, samples: int) -> None:
         """Let OpenRLHF's trainer take all optimizer steps that are left."""
-        options = self.job.options
+        options = self.options
         arguments = {
             "model": self.model,
             "strategy": self.strategy,
@@ -184,7 +200,7 @@ class Trainee(Worker):
 
     def _after_step(self, step: int, values: dict[str, float], samples: int) -> None:
         """Tell the step's numbers; evaluate and save if it is time to."""
-        options = self.job.options
+        options = self.options
         self.log.step(step, values)
         if step == self.steps:
             return  # evaluated and saved after the last step in any case
@@ -213,14 +229,14 @@ class Trainee(Worker):
         self.tell(Saved(step))
 
     def _keep_best(self, step: int, found: dict[str, float]) -> None:
-        metric = self.job.options.best_by
+        metric = self.options.best_by
         if metric and improves(metric, found, self.best):
             self.best = {**found, "step": step}
             self._save()
 
     def _kept(self, found: dict[str, float]) -> dict[str, Any]:
         """Save the last checkpoint, if no better one is kept; say which one it is."""
-        if self.job.options.best_by is None:
+        if self.options.best_by is None:
             self._save()
             return {}
         self._keep_best(self.steps, found)
@@ -231,7 +247,7 @@ class Trainee(Worker):
         self.save_to(self.model, new_checkpoint(self.job.store, f"{self.job.folder}/checkpoint"))
 
     def _outcome(self, results: dict[str, Any], rows: Rows) -> Outcome:
-        options, log = self.job.options, self.log
+        options, log = self.options, self.log
         unused = len(rows.splits["train"]) * options.epochs - self.steps * options.batch_size
         remarks = rows.remarks()
         if unused:

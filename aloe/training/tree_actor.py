@@ -43,6 +43,24 @@ class TreeActor(Actor):  # type: ignore[misc]
             the model's output, if ``return_output``.
         """
         assert options.pop("return_logprobs"), "a TreeActor has log-probs only"
+        reply, found, logits, place, output = self.of_replies(sequences, attention_mask)
+        self.entropy = entropies(logits)[place].mean().item()
+        log_probs = spread(found, reply)
+        return (log_probs, output) if options.get("return_output") else log_probs
+
+    def of_replies(
+        self, sequences: torch.Tensor, attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Any]:
+        """Log-probs of the replies' tokens and the distributions that they were drawn from.
+
+        Args:
+            sequences, attention_mask: see `forward`.
+
+        Returns:
+            Which tokens but the first are a reply's, bool [rows, tokens - 1]; their log-probs,
+            float32 [asked]; logits, float32 [nodes, words], each once; the node of each asked
+            token, int64 [asked]; the model's output.
+        """
         device = sequences.device
         rows = [row[keep > 0].tolist() for row, keep in zip(sequences, attention_mask, strict=True)]
         tree = pack(rows)
@@ -62,11 +80,16 @@ class TreeActor(Actor):  # type: ignore[misc]
             logits_to_keep=nodes,
         )
         logits = output["logits"][0].float()
-        self.entropy = entropies(logits)[place].mean().item()
+        if self.temperature != 1.0:
+            logits = logits / self.temperature
         answers = sequences[:, 1:][reply]
         found = logits[place, answers] - logits.logsumexp(-1)[place]
-        log_probs = torch.zeros(reply.shape, device=device).masked_scatter(reply, found)
-        return (log_probs, output) if options.get("return_output") else log_probs
+        return reply, found, logits, place, output
+
+
+def spread(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Values, float [asked], at the places that are True, 0 elsewhere; float32, shaped as these."""
+    return torch.zeros(where.shape, device=values.device).masked_scatter(where, values)
 
 
 def tree_mask(end: torch.Tensor) -> Any:

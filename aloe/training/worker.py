@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from aloe.training.accelerator import check_compiler, has_flash_attention, prepare
@@ -70,13 +71,17 @@ class Worker(BaseDistributedActor):  # type: ignore[misc]
         if not has_gpu():
             build_cpu_ops(lambda text: self.tell(Note(text)))
         self.packs_trees = self._choose_packing()
-        self.strategy = get_strategy(openrlhf_arguments(job.options, job.seed, self.packs_trees))
+        self.strategy = get_strategy(self.arguments())
         self.strategy.setup_distributed()
         self.tokenizer = AutoTokenizer.from_pretrained(
             self.checkpoint, trust_remote_code=job.trust_remote_code
         )
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    def arguments(self) -> SimpleNamespace:
+        """What OpenRLHF reads."""
+        return openrlhf_arguments(self.job.options, self.job.seed, self.packs_trees)
 
     def _choose_packing(self) -> bool:
         """Whether rows are packed as trees; tells what is not possible here."""

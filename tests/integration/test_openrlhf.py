@@ -136,3 +136,106 @@ def test_openrlhfs_trainers_still_work_as_ours_rely_on():
     ]
     gone = [text for where, text in relied_on if text not in inspect.getsource(where)]
     assert not gone, f"OpenRLHF moved; adapt aloe/training to what replaced: {gone}"
+
+
+def ppo_surface() -> dict[str, tuple[Any, set[str]]]:
+    """What `aloe.training.ppo` subclasses or calls -> the parameters it counts on."""
+    from aloe.training.accelerator import prepare
+
+    prepare()
+    from openrlhf.trainer.ppo_trainer import BasePPOTrainer
+    from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker as Maker
+    from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
+    from openrlhf.trainer.ray.launcher import BaseModelActor, RayActorGroup
+    from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer
+    from openrlhf.trainer.ray.ppo_critic import CriticPPOTrainer
+    from openrlhf.trainer.ray.vllm_engine import RolloutRayActor
+    from openrlhf.trainer.ray.vllm_worker_wrap import WorkerWrap
+    from openrlhf.utils.agent import AgentExecutorBase
+
+    rollout = RolloutRayActor.__ray_metadata__.modified_class
+    batch = {"micro_train_batch_size", "dataloader_pin_memory"}
+    asked = {"prompt", "label", "sampling_params", "max_length", "hf_tokenizer"}
+    groups = {"actor_model_group", "critic_model_group", "reward_model_group"}
+    return {
+        "BasePPOTrainer": (
+            BasePPOTrainer.__init__,
+            groups | {"strategy", "reference_model_group", "vllm_engines", "tokenizer"},
+        ),
+        "BasePPOTrainer.train_step": (
+            BasePPOTrainer.train_step,
+            {"rollout_samples", "global_step"},
+        ),
+        "ActorPPOTrainer": (
+            ActorPPOTrainer.__init__,
+            batch | {"strategy", "actor", "ema_model", "actor_optim", "actor_scheduler"},
+        ),
+        "ActorPPOTrainer group": (ActorPPOTrainer._init_vllm_sync_group, {"backend"}),
+        "CriticPPOTrainer": (
+            CriticPPOTrainer.__init__,
+            batch | {"strategy", "critic", "critic_optim", "critic_scheduler", "value_clip"},
+        ),
+        "BaseModelActor.execute_batch": (
+            BaseModelActor.execute_batch,
+            {"method_name", "all_data", "start_idx", "end_idx"},
+        ),
+        "RayActorGroup.batch": (RayActorGroup.async_run_method_batch, {"method_name"}),
+        "Maker": (Maker.__init__, groups | {"initial_model_group", "kl_controller", "strategy"}),
+        "Maker.make_experience": (Maker.make_experience, {"samples_list"}),
+        "Maker advantages": (Maker.compute_advantages_and_returns, {"experiences"}),
+        "Maker gae": (
+            Maker.get_advantages_and_returns,
+            {"values", "rewards", "action_mask", "gamma", "lambd"},
+        ),
+        "Maker returns": (Maker.get_cumulative_returns, {"rewards", "action_mask", "gamma"}),
+        "Maker results": (Maker._flatten_results, {"refs", "duplicate_factor"}),
+        "SamplesGenerator": (SamplesGenerator._process_response_into_experience, {"response"}),
+        "AgentExecutorBase": (AgentExecutorBase.execute, asked | {"llm_engine", "images"}),
+        "RolloutRayActor": (rollout.generate_responses, asked | {"num_samples"}),
+        "WorkerWrap.update_weight": (WorkerWrap.update_weight, {"name", "dtype", "shape"}),
+    }
+
+
+def test_openrlhf_still_has_what_ppo_leans_on():
+    gone = {}
+    for name, (function, needed) in ppo_surface().items():
+        missing = needed - set(inspect.signature(function).parameters)
+        if missing:
+            gone[name] = sorted(missing)
+    assert not gone, f"OpenRLHF moved; adapt aloe/training/ppo to: {gone}"
+
+
+def test_openrlhfs_ppo_still_works_as_ours_relies_on():
+    """The order of calls, and names that have no signature."""
+    ppo_surface()
+    from openrlhf.trainer.ppo_trainer import BasePPOTrainer
+    from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+    from openrlhf.trainer.ppo_utils.replay_buffer import NaiveReplayBuffer
+    from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer
+
+    relied_on = [
+        (BasePPOTrainer.train_step, "self.experience_maker.make_experience_batch("),
+        (BasePPOTrainer.train_step, 'experiences[0].info["reward"]'),
+        (BasePPOTrainer.train_step, "self.broadcast_to_vllm()"),
+        (BasePPOTrainer.train_step, 'status["timing/ppo_train"]'),
+        (BasePPOTrainer.ppo_train, "global_steps > self.args.critic.freezing_steps"),
+        (RemoteExperienceMaker.make_experience, "samples_list[0].rewards is None"),
+        (RemoteExperienceMaker.make_experience, 'samples.info["kl"]'),
+        (ActorPPOTrainer.broadcast_to_vllm, "engine.update_weight.remote(name, dtype=param.dtype"),
+        (ActorPPOTrainer.broadcast_to_vllm, "self._model_update_group.broadcast(param.data, src=0"),
+        (ActorPPOTrainer.broadcast_to_vllm, "engine.reset_prefix_cache.remote()"),
+        (ActorPPOTrainer.training_step, 'metrics["actor_lr"]'),
+        (ActorPPOTrainer.training_step, 'experience.info["vllm_kl"]'),
+        (NaiveReplayBuffer, "target_device"),
+    ]
+    gone = [text for where, text in relied_on if text not in inspect.getsource(where)]
+    assert not gone, f"OpenRLHF moved; adapt aloe/training/ppo to what replaced: {gone}"
+
+
+def test_vllm_still_keeps_weights_where_we_say():
+    """Without it engines on a CPU could not take new weights."""
+    from vllm.model_executor.layers import linear, utils
+
+    assert "layer" in inspect.signature(utils.dispatch_cpu_unquantized_gemm).parameters
+    imported = "from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm"
+    assert imported in inspect.getsource(linear), "vLLM moved; adapt aloe/training/ppo/engine_sync"

@@ -2,55 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import ray
+from killing import killed_after, step_kept
 from planted_run import curve, planted_run
-from processes import children_titled
 from s3_server import bucket_of_the_environment
 
 from aloe.errors import UserError
 from aloe.schema import METRICS
-from aloe.storage import Store
 from aloe.training import train_dpo, train_reward, train_sft
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 LONG = {"epochs": 4, "batch_size": 6, "micro_batch_size": 3}
 """Twelve steps."""
-
-
-def step_kept(store: Store, kind: str) -> int:
-    """Steps of the last state that is whole; 0 if there is none."""
-    names = store.names(f"training/{kind}/state")
-    return max((int(name.split(".")[0]) for name in names if name.endswith(".json")), default=0)
-
-
-@contextmanager
-def killed_after(store: Store, kind: str, step: int, worker: str) -> Iterator[None]:
-    """SIGKILL all ranks as soon as a state of that many steps is kept."""
-    over = threading.Event()
-
-    def wait() -> None:
-        while not over.is_set():
-            if step_kept(store, kind) >= step:
-                for process in children_titled(worker):
-                    process.kill()
-                return
-            time.sleep(0.02)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @pytest.mark.parametrize(

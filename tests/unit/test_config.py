@@ -7,7 +7,7 @@ from aloe.config import Config
 from aloe.config_file import dump_config, load_config, parse_overrides
 from aloe.errors import UserError
 
-CONFIGS = ["configs/demo.yaml", "configs/paper.yaml"]
+CONFIGS = ["configs/demo.yaml", "configs/rl_small.yaml", "configs/paper.yaml"]
 
 
 @pytest.mark.parametrize("path", CONFIGS)
@@ -88,3 +88,23 @@ def test_dumped_yaml_is_plain(scripted_config):
     dumped = yaml.safe_load(dump_config(load_config(str(scripted_config))))
     script = {"latency_s": 0.0, "step_s": 0.0, "step_s_per_sequence": 0.0, "max_num_seqs": 64}
     assert dumped["models"] == {"script": {"backend": "scripted", **script}}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["--roles.judge", "checks"], "expected personas.verifiable.count of at least 1"),
+        (["--roles.user", "checks"], "a verifiable model can only judge"),
+        (["--training.ppo", "{updates: 3}"], "expected personas.verifiable.count of at least 1"),
+        (["--training.ppo", "{rewards: {verifiable: 0, model: 1}}"], "expected training.reward"),
+        (["--training.ppo", "{rewards: {verifiable: 0}}"], "at least one weight above 0"),
+        (["--training.ppo", "{estimator: rloo, samples: 1}"], "expected at least 2"),
+        (["--training.ppo", "{batch_size: 6, samples: 4}"], "a multiple of samples = 4"),
+        (["--training.ppo", "{sampling: {top_p: 0.9}}"], "expected temperature above 0"),
+    ],
+)
+def test_what_reinforcement_learning_needs_is_named(scripted_config, overrides, named):
+    checks = ["--models.checks.backend", "verifiable"]
+    with pytest.raises(UserError, match=named.replace("(", r"\(")) as caught:
+        load_config(str(scripted_config), [*checks, *overrides])
+    assert "\n" not in str(caught.value)

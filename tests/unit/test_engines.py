@@ -7,6 +7,7 @@ import pytest
 from aloe.config import ActorPool, OpenAIModel, ScriptedModel, VllmModel
 from aloe.engines import Request, Speakers, check_models, gpus_for
 from aloe.engines.openai import _choice_logprobs
+from aloe.engines.pool import pooled_models
 from aloe.engines.scripted import ScriptedEngine
 from aloe.errors import UserError
 from aloe.roles.speak import INDUCTION_SCHEMA
@@ -95,3 +96,12 @@ def test_choice_probabilities_from_a_servers_likeliest_tokens():
     assert _choice_logprobs([("yes", -0.1)], ("1", "2")) == {}
     only_one = _choice_logprobs([("1", math.log(0.9)), ("x", math.log(0.1))], ("1", "2"))
     assert math.exp(only_one["2"]) == pytest.approx(0.1)
+
+
+def test_reinforcement_learning_and_evaluation_ask_for_the_same_pool():
+    user = VllmModel(backend="vllm", path="embedded://tiny")
+    policy = VllmModel(backend="vllm", path="somewhere/else")
+    assert pooled_models({"user": user}) == {}  # alone, it lives in the actor that uses it
+    in_training = pooled_models({"user": user}, always=True)
+    in_evaluation = pooled_models({"user": user, "policy": policy})
+    assert in_training["user"] == in_evaluation["user"]  # the pool is named after it

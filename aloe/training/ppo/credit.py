@@ -1,0 +1,85 @@
+"""Which token is credited with which reward. Plain tensors; nothing here knows OpenRLHF.
+
+Rows are episodes. ``mask`` is True at the policy's own tokens: turn k is its k-th run of True, the
+tokens between are the user's. Rewards are [rows, turns], NaN where an episode ended before.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def turn_ends(mask: torch.Tensor) -> torch.Tensor:
+    """True at the last token of each turn, bool [rows, tokens]."""
+    after = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
+    return mask & ~after
+
+
+def place(rewards: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Each turn's reward on that turn's last token, float [rows, tokens]; 0 elsewhere."""
+    ends = turn_ends(mask)
+    turn = (ends.cumsum(1) - 1).clamp(0, rewards.size(1) - 1)
+    return torch.where(ends, rewards.nan_to_num().gather(1, turn), 0.0)
+
+
+def to_last_turn(rewards: torch.Tensor) -> torch.Tensor:
+    """The sum of an episode's rewards at its last turn, NaN at the others; [rows, turns]."""
+    last = (~rewards.isnan()).sum(1) - 1
+    summed = torch.full_like(rewards, float("nan"))
+    rows = (last >= 0).nonzero()[:, 0]
+    summed[rows, last[rows]] = rewards.nansum(1)[rows]
+    return summed
+
+
+def baselined(rewards: torch.Tensor, samples: int, estimator: str) -> torch.Tensor:
+    """What a reward is worth beside those of the same turn in the other episodes of its group.
+
+    Args:
+        rewards: [groups * samples, turns], the samples of a group next to each other.
+        samples: episodes with the same persona and first message.
+        estimator: of OpenRLHF; those without groups leave rewards as they are.
+
+    Returns:
+        [groups * samples, turns], 0 where there is no reward.
+    """
+    group = rewards.view(-1, samples, rewards.size(1))
+    count = (~group.isnan()).sum(1, keepdim=True)
+    mean = group.nanmean(1, keepdim=True)
+    if estimator == "rloo":
+        others = (group.nansum(1, keepdim=True) - group) / (count - 1).clamp(min=1)
+        group = torch.where(count > 1, group - others, 0.0 * group)
+    elif estimator in ("reinforce_baseline", "dr_grpo"):
+        group = group - mean
+    elif estimator == "group_norm":
+        variance = (group - mean).square().nansum(1, keepdim=True) / (count - 1).clamp(min=1)
+        group = (group - mean) / (variance.sqrt() + 1e-9)
+    return group.reshape(rewards.shape).nan_to_num()
+
+
+def own_tokens(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the policy's tokens are, moved together: what the user said takes no time.
+
+    Discounts and the critic's bootstrap go from one of the policy's tokens to its next, also across
+    the user's words, of which the critic has no value.
+
+    Returns:
+        Positions, int64 [rows, most], and which of them are the policy's, bool [rows, most].
+    """
+    order = torch.argsort((~mask).long(), dim=1, stable=True)
+    places = order[:, : max(1, int(mask.sum(1).max()))]
+    return places, mask.gather(1, places)
+
+
+def put_back(values: torch.Tensor, places: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Undo `own_tokens`: values at their positions, 0 elsewhere; shaped as ``like``."""
+    return torch.zeros_like(like).scatter(1, places, values)
+
+
+def whiten(
+    advantages: list[torch.Tensor], masks: list[torch.Tensor], scale: bool = True
+) -> list[torch.Tensor]:
+    """Advantages of mean 0 and (``scale``) deviation 1 over all of the policy's tokens."""
+    flat = torch.cat([part[mask] for part, mask in zip(advantages, masks, strict=True)]).float()
+    mean = flat.mean()
+    factor = flat.var(unbiased=False).clamp(min=1e-8).rsqrt() if scale else 1.0
+    return [(part - mean) * factor for part in advantages]

@@ -1,0 +1,236 @@
+"""One episode: the policy talks with a simulated user and is rewarded after each of its replies."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from openrlhf.utils.agent import AgentExecutorBase
+
+from aloe.config import PpoConfig, Sampling
+from aloe.engines import Engine, Message
+from aloe.engines.vllm import VllmEngine
+from aloe.errors import CallFailed, MalformedAnswer
+from aloe.roles import Persona, expected_score, say_user, score, within
+from aloe.roles.speak import MAX_SENTENCES
+from aloe.roles.text import clean_message
+from aloe.schema import derive_seed
+
+if TYPE_CHECKING:
+    from vllm.outputs import RequestOutput
+    from vllm.tokenizers import TokenizerLike
+
+_MARK = "\u241e"
+"""Stands for a reply where the chat template is looked at; no reply holds it."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where an episode begins; goes through OpenRLHF as the prompt's label, as JSON."""
+
+    prompt_id: str
+    prompt: list[Message]
+    """System prompt and the user's first message."""
+    persona: Mapping[str, Any]
+    """persona_id, profile, personality, preferences."""
+    seed: int
+    """Of all samplers of this episode."""
+    temperature: float
+
+    def label(self) -> str:
+        return json.dumps(asdict(self))
+
+
+@dataclass
+class Exchange:
+    """One turn as the people in it saw it."""
+
+    user: str
+    reply: str
+    parts: dict[str, float] = field(default_factory=dict)
+    """What each kind of reward gave, in [0, 1]."""
+
+
+class Conversation(AgentExecutorBase):  # type: ignore[misc]
+    """OpenRLHF's agent: called once for each episode."""
+
+    def __init__(
+        self,
+        engine: VllmEngine,
+        others: Mapping[str, Engine],
+        options: PpoConfig,
+        user_sampling: Sampling,
+    ) -> None:
+        """``others``: the engines of user and, if it rewards, judge."""
+        self._engine, self._others = engine, others
+        self._options, self._user_sampling = options, user_sampling
+
+    async def execute(
+        self,
+        prompt: str,
+        label: str,
+        sampling_params: Any,
+        max_length: int,
+        hf_tokenizer: Any,
+        llm_engine: Any,
+        images: Any = None,
+    ) -> dict[str, Any]:
+        """Hold the conversation of ``label``, a `Start`.
+
+        A call of user or judge that fails for good ends the episode before the turn that it would
+        have made; its row for the errors table is returned with the turns before.
+
+        Returns:
+            What OpenRLHF's `SamplesGenerator` reads: token ids of all that was said, the ranges of
+            the policy's own, the log-probs with which they were sampled; and ``exchanges``.
+        """
+        start = Start(**json.loads(label))
+        persona = Persona(**{**start.persona, "preferences": tuple(start.persona["preferences"])})
+        name = f"ppo-{start.seed}"
+        others = within(self._others, name)
+        history: list[Message] = list(start.prompt[1:])
+        ids = self._engine.token_ids(start.prompt)
+        ranges: list[tuple[int, int]] = []
+        log_probs = [0.0] * len(ids)
+        exchanges: list[Exchange] = []
+        calls: list[dict[str, Any]] = []
+        error, cut = None, False
+        for turn in range(1, self._options.turns + 1):
+            room = max_length - len(ids)
+            if room < 1:
+                cut = True
+                break
+            seed = derive_seed(start.seed, turn)
+            output = await self._speak(ids, min(room, sampling_params.max_tokens), start, turn)
+            said = output.outputs[0]
+            exchange = Exchange(history[-1]["content"], _readable(said.text))
+            try:
+                exchange.parts = await self._reward(persona, history, exchange, others, calls, seed)
+            except CallFailed as failure:
+                error = self._error(start, turn, failure, calls)
+                break
+            exchanges.append(exchange)
+            ranges.append((len(ids), len(ids) + len(said.token_ids)))
+            ids += said.token_ids
+            log_probs += _sampled(said)
+            cut = said.finish_reason == "length"
+            if turn == self._options.turns or not exchange.reply:
+                break
+            history.append({"role": "assistant", "content": exchange.reply})
+            try:
+                user = await say_user(
+                    others["user"],
+                    persona,
+                    history,
+                    self._user_sampling,
+                    self._options.tries,
+                    derive_seed(seed, "user"),
+                )
+            except CallFailed as failure:
+                error = self._error(start, turn + 1, failure, calls)
+                break
+            calls.append(user.call)
+            history.append({"role": "user", "content": user.value})
+            heard = between(self._engine.tokenizer, said.token_ids[-1], user.value)
+            ids += heard
+            log_probs += [0.0] * len(heard)
+        for engine in (self._engine, *others.values()):
+            engine.release(name)
+        return {
+            "prompt": start.prompt_id,
+            "label": label,
+            "reward": sum(sum(exchange.parts.values()) for exchange in exchanges),
+            "scores": 0.0,
+            "observation_tokens": ids,
+            "action_ranges": ranges,
+            "rollout_log_probs": log_probs,
+            "truncated": cut,
+            "extra_logs": {},
+            "exchanges": [asdict(exchange) for exchange in exchanges],
+            "calls": calls,
+            "error": error,
+        }
+
+    async def _speak(self, ids: list[int], most: int, start: Start, turn: int) -> RequestOutput:
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        params = SamplingParams(
+            temperature=start.temperature,
+            max_tokens=most,
+            seed=derive_seed(start.seed, "policy", turn),
+            logprobs=0,  # of the sampled token alone
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        output, _ = await self._engine.generate_known(list(ids), params, f"ppo-{start.seed}")
+        return output
+
+    async def _reward(
+        self,
+        persona: Persona,
+        history: list[Message],
+        exchange: Exchange,
+        others: Mapping[str, Engine],
+        calls: list[dict[str, Any]],
+        seed: int,
+    ) -> dict[str, float]:
+        weights, parts = self._options.rewards, {}
+        if weights.verifiable:
+            parts["verifiable"] = sum(persona.met(exchange.reply)) if exchange.reply else 0.0
+        if weights.judge and exchange.reply:
+            rating = await score(
+                others["judge"], persona, history, exchange.reply, self._options.tries, seed
+            )
+            calls.append(rating.call)
+            parts["judge"] = (expected_score(rating.value) - 1) / 4
+        elif weights.judge:
+            parts["judge"] = 0.0
+        return parts
+
+    def _error(
+        self, start: Start, turn: int, failure: CallFailed, calls: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        return {
+            "stage": "training/ppo",
+            "item_id": f"{start.prompt_id}-{start.seed}",
+            "persona_id": start.persona["persona_id"],
+            "turn": turn,
+            "role": failure.role,
+            "kind": failure.kind,
+            "message": str(failure),
+            "calls": [*calls, failure.call],
+        }
+
+
+def between(tokenizer: TokenizerLike, last: int, user: str) -> list[int]:
+    """Tokens from the end of a reply to where the next one begins, by the chat template.
+
+    Args:
+        last: the reply's last token; an end of turn that the policy said itself is not said again.
+        user: the message in between.
+    """
+    chat: Any = [
+        {"role": "user", "content": "."},
+        {"role": "assistant", "content": _MARK},
+        {"role": "user", "content": user.replace(_MARK, " ")},
+    ]
+    text: Any = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    ids = tokenizer.encode(text.partition(_MARK)[2], add_special_tokens=False)
+    return ids[1:] if ids and ids[0] == last else ids
+
+
+def _readable(text: str) -> str:
+    """What the user reads; empty if there is nothing to read."""
+    try:
+        return clean_message(text, MAX_SENTENCES)
+    except MalformedAnswer:
+        return ""
+
+
+def _sampled(said: Any) -> list[float]:
+    """Log-prob of each token of a completion when it was sampled."""
+    found = [said.logprobs[i][token].logprob for i, token in enumerate(said.token_ids)]
+    assert all(map(math.isfinite, found)), "a sampled token has probability 0"
+    return found

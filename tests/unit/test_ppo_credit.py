@@ -1,0 +1,95 @@
+"""Credit: which token gets which turn's reward, and what it is worth beside its group's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aloe.training.ppo.credit import (
+    baselined,
+    own_tokens,
+    place,
+    put_back,
+    to_last_turn,
+    turn_ends,
+    whiten,
+)
+
+NAN = float("nan")
+
+
+@st.composite
+def episodes(draw) -> tuple[torch.Tensor, torch.Tensor]:
+    """A mask of up to 4 turns a row and a reward for each turn; NaN for turns that are not."""
+    rows, most = draw(st.integers(1, 5)), 4
+    masks, rewards = [], []
+    for _ in range(rows):
+        turns = draw(st.integers(0, most))
+        row = [False] * draw(st.integers(1, 3))
+        for _ in range(turns):
+            row += [True] * draw(st.integers(1, 3)) + [False] * draw(st.integers(1, 3))
+        masks.append(row)
+        value = st.floats(-3, 3, width=32)
+        rewards.append([draw(value) for _ in range(turns)] + [NAN] * (most - turns))
+    longest = max(map(len, masks))
+    mask = torch.tensor([row + [False] * (longest - len(row)) for row in masks])
+    return mask, torch.tensor(rewards)
+
+
+@given(episodes())
+def test_each_reward_lands_on_its_turns_last_token(case):
+    mask, rewards = case
+    placed = place(rewards, mask)
+    ends = turn_ends(mask)
+    assert not placed[~ends].any()
+    for row in range(len(mask)):
+        there = rewards[row][~rewards[row].isnan()]
+        assert torch.equal(placed[row][ends[row]], there)
+
+
+@given(episodes())
+def test_the_sum_lands_on_the_last_turn(case):
+    mask, rewards = case
+    summed = to_last_turn(rewards)
+    placed = place(summed, mask)
+    assert torch.allclose(placed.sum(1), rewards.nansum(1), atol=1e-5)
+    assert ((placed != 0).sum(1) <= 1).all()
+
+
+@given(episodes())
+def test_own_tokens_keep_their_order_and_come_back(case):
+    mask, _ = case
+    values = torch.arange(mask.numel(), dtype=torch.float32).view(mask.shape) + 1
+    places, own = own_tokens(mask)
+    together = values.gather(1, places) * own
+    for row in range(len(mask)):
+        assert torch.equal(together[row][own[row]], values[row][mask[row]])
+        assert not own[row][int(mask[row].sum()) :].any()
+    assert torch.equal(put_back(together, places, values), values * mask)
+
+
+def test_groups_are_compared_turn_by_turn():
+    rewards = torch.tensor([[1.0, 0.0], [0.0, NAN], [1.0, 1.0], [0.0, 0.0]])
+    mean = baselined(rewards, 2, "reinforce_baseline")
+    assert mean.tolist() == [[0.5, 0.0], [-0.5, 0.0], [0.5, 0.5], [-0.5, -0.5]]
+    rloo = baselined(rewards, 2, "rloo")
+    assert rloo.tolist() == [[1.0, 0.0], [-1.0, 0.0], [1.0, 1.0], [-1.0, -1.0]]
+    assert baselined(rewards, 2, "gae").tolist() == rewards.nan_to_num().tolist()
+
+
+@given(st.integers(2, 6), st.integers(1, 4), st.integers(0, 9))
+def test_group_norm_gives_each_turn_mean_0_and_deviation_1(samples, turns, seed):
+    rewards = torch.randn(3 * samples, turns, generator=torch.Generator().manual_seed(seed))
+    normal = baselined(rewards, samples, "group_norm").view(3, samples, turns)
+    assert torch.allclose(normal.mean(1), torch.zeros(3, turns), atol=1e-5)
+    assert torch.allclose(normal.std(1), torch.ones(3, turns), atol=1e-4)
+
+
+def test_whitening_looks_at_the_policys_tokens_only():
+    advantages = [torch.tensor([[1.0, 100.0, 3.0]]), torch.tensor([[5.0, 7.0]])]
+    masks = [torch.tensor([[True, False, True]]), torch.tensor([[True, True]])]
+    normal = torch.cat([a[m] for a, m in zip(whiten(advantages, masks), masks, strict=True)])
+    assert normal.mean().item() == pytest.approx(0, abs=1e-6)
+    assert normal.std(unbiased=False).item() == pytest.approx(1, abs=1e-5)
