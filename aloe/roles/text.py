@@ -6,9 +6,15 @@ import re
 
 from aloe.errors import MalformedAnswer
 
+_WORD = re.compile(r"[^\W\d_]+")
 _STAGE_DIRECTION = re.compile(r"\*[^*\n]*\*")
 _SPEAKER_LABEL = re.compile(r"^\s*(?:user|assistant|me|you|friend|reply)\s*:\s*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"""[.!?…]+["'”’)\]]*(?=\s|$)""")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in lower case."""
+    return [word.lower() for word in _WORD.findall(text)]
 
 
 def clean_message(text: str, max_sentences: int) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aloe.config import VerifiableConfig
+from aloe.roles.text import words
 from aloe.schema import derive_seed
 
 
@@ -37,26 +38,21 @@ _AGREEING = re.compile(
     re.IGNORECASE,
 )
 _CARING = re.compile(r"\b(sorry|feel|feeling|understand|sounds|must be|hope)\b", re.IGNORECASE)
-_WORD = re.compile(r"[^\W\d_]+")
 _CONTENT = 6
 """Letters from which on a word of the profile counts as one that says something."""
 
 
-def _words(text: str) -> list[str]:
-    return [word.lower() for word in _WORD.findall(text)]
-
-
 def _picks_up(reply: str, profile: str) -> bool:
-    telling = {word for word in _words(profile) if len(word) >= _CONTENT}
-    return not telling.isdisjoint(_words(reply))
+    telling = {word for word in words(profile) if len(word) >= _CONTENT}
+    return not telling.isdisjoint(words(reply))
 
 
 CHECKS: dict[str, Check] = {
     "short": Check(
-        "length", "loses interest in long messages", lambda reply, _: 0 < len(_words(reply)) <= 15
+        "length", "loses interest in long messages", lambda reply, _: 0 < len(words(reply)) <= 15
     ),
     "long": Check(
-        "length", "wants answers with some substance", lambda reply, _: len(_words(reply)) >= 30
+        "length", "wants answers with some substance", lambda reply, _: len(words(reply)) >= 30
     ),
     "asks": Check("question", "loves to be asked things", lambda reply, _: "?" in reply),
     "asks_nothing": Check("question", "hates being questioned", lambda reply, _: "?" not in reply),

@@ -39,16 +39,8 @@ def openrlhf_arguments(options: Options, seed: int, tree_packing: bool) -> Simpl
     )
     dpo = options if isinstance(options, DpoConfig) else DpoConfig()
     arguments = {
-        "local_rank": -1,  # from the environment
-        "max_norm": options.max_norm,
-        "train.seed": seed,
-        "train.batch_size": options.batch_size,
-        "train.micro_batch_size": options.micro_batch_size,
-        "ds.zero_stage": options.zero_stage,
-        "ds.param_dtype": precision(),
-        "ds.attn_implementation": tree_attention() if tree_packing else attention(),
+        **shared_arguments(options, seed, tree_packing),
         "ds.packing_samples": packing,
-        "ds.tensor_parallel_size": 1,
         "model.aux_loss_coef": 0.0,
         "model.nll_loss_coef": dpo.nll_coef,
         "model.label_smoothing": dpo.label_smoothing,
@@ -57,10 +49,25 @@ def openrlhf_arguments(options: Options, seed: int, tree_packing: bool) -> Simpl
         "model.compute_fp32_loss_enable": True,
         "eval.steps": float("inf"),  # we evaluate and save, see aloe.training.trainee
         "ckpt.save_steps": float("inf"),
+    }
+    return hierarchize(Namespace(**arguments))
+
+
+def shared_arguments(options: Options, seed: int, tree_packing: bool) -> dict[str, object]:
+    """Those of `openrlhf_arguments` that PPO reads as well."""
+    return {
+        "local_rank": -1,  # from the environment
+        "max_norm": options.max_norm,
+        "train.seed": seed,
+        "train.batch_size": options.batch_size,
+        "train.micro_batch_size": options.micro_batch_size,
+        "ds.zero_stage": options.zero_stage,
+        "ds.param_dtype": precision(),
+        "ds.attn_implementation": tree_attention() if tree_packing else attention(),
+        "ds.tensor_parallel_size": 1,
         "logger.wandb.key": None,
         "logger.tensorboard_dir": None,
     }
-    return hierarchize(Namespace(**arguments))
 
 
 def optimizer_settings(options: Options, steps: int) -> dict[str, Any]:

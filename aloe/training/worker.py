@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from aloe.training.accelerator import check_compiler, has_flash_attention, prepare
 
@@ -38,6 +38,9 @@ Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 class Worker(BaseDistributedActor):  # type: ignore[misc]
     """What all training processes share. Subclasses are Ray actors."""
+
+    actors: ClassVar[tuple[type[Actor], type[Actor]]] = (TreeActor, PlainActor)
+    """The policy's class with rows packed as trees, and without."""
 
     def __init__(
         self, world_size: int, rank: int, master_addr: str | None, master_port: int | None
@@ -101,19 +104,22 @@ class Worker(BaseDistributedActor):  # type: ignore[misc]
             self.tell(Note(f"{key}.packing is off: there is no flash attention"))
         return False
 
-    def load_actor(self, ds_config: dict[str, Any]) -> Actor:
+    def load_actor(self, ds_config: dict[str, Any], **more: Any) -> Actor:
         """A causal language model, to be handed to `DeepspeedStrategy.prepare`.
 
         Args:
             ds_config: DeepSpeed's, for training or for evaluation; ZeRO-3 reads it on loading.
+            more: options of `openrlhf.models.Actor`.
         """
         arguments = self.strategy.args.ds
-        actor = (TreeActor if self.packs_trees else PlainActor)(
+        packed, plain = self.actors
+        actor = (packed if self.packs_trees else plain)(
             self.checkpoint,
             attn_implementation=arguments.attn_implementation,
             param_dtype=arguments.param_dtype,
             ds_config=ds_config,
             packing_samples=arguments.packing_samples,
+            **more,
         )
         actor.model.config.pad_token_id = self.tokenizer.pad_token_id
         return actor

@@ -5,8 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from aloe.config import PpoConfig
-from aloe.training.accelerator import attention, precision, tree_attention
-from aloe.training.options import MIN_LR_RATIO
+from aloe.training.options import shared_arguments
 
 
 def ppo_arguments(
@@ -23,11 +22,7 @@ def ppo_arguments(
     from openrlhf.utils.config import hierarchize
 
     arguments = {
-        "local_rank": -1,  # from the environment
-        "max_norm": options.max_norm,
-        "train.seed": seed,
-        "train.batch_size": options.batch_size,
-        "train.micro_batch_size": options.micro_batch_size,
+        **shared_arguments(options, seed, packs_trees),
         "train.max_epochs": options.passes,
         "train.dynamic_batch_enable": False,
         "train.colocate_all": False,
@@ -38,11 +33,7 @@ def ppo_arguments(
         "rollout.n_samples_per_prompt": options.samples,
         "rollout.micro_batch_size": options.micro_batch_size,
         "rollout.temperature": options.sampling.temperature,
-        "ds.zero_stage": options.zero_stage,
-        "ds.param_dtype": precision(),
-        "ds.attn_implementation": tree_attention() if packs_trees else attention(),
         "ds.packing_samples": False,
-        "ds.tensor_parallel_size": 1,
         "ds.ring_attn_size": 1,
         "ds.enable_sleep": False,
         "ds.value_head_prefix": "score",
@@ -74,21 +65,6 @@ def ppo_arguments(
         "vllm.enable_prefix_caching": True,
         "vllm.sync_backend": "aloe",  # anything but nccl: no handles of CUDA memory
         "vllm.sync_with_ray": False,
-        "logger.wandb.key": None,
-        "logger.tensorboard_dir": None,
         "ckpt.best_metric_key": "none",
     }
     return hierarchize(Namespace(**arguments))
-
-
-def adam(options: PpoConfig, learning_rate: float) -> dict[str, object]:
-    """Adam and its schedule over all updates, as `DeepspeedStrategy.prepare` reads them."""
-    return {
-        "optim": "adam",
-        "adam": {"lr": learning_rate, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.0},
-        "lr_scheduler": "cosine_with_min_lr",
-        "lr_warmup_ratio": options.warmup_ratio,
-        "min_lr_ratio": MIN_LR_RATIO,
-        "max_norm": options.max_norm,
-        "scheduler_steps": options.updates * options.passes,
-    }

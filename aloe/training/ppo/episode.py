@@ -14,7 +14,7 @@ from aloe.config import PpoConfig, Sampling
 from aloe.engines import Engine, Message
 from aloe.engines.vllm import VllmEngine
 from aloe.errors import CallFailed, MalformedAnswer
-from aloe.roles import Persona, expected_score, say_user, score, within
+from aloe.roles import Persona, expected_score, persona_of, say_user, score, within
 from aloe.roles.speak import MAX_SENTENCES
 from aloe.roles.text import clean_message
 from aloe.schema import derive_seed
@@ -88,7 +88,7 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
             the policy's own, the log-probs with which they were sampled; and ``exchanges``.
         """
         start = Start(**json.loads(label))
-        persona = Persona(**{**start.persona, "preferences": tuple(start.persona["preferences"])})
+        persona = persona_of(start.persona)
         name = f"ppo-{start.seed}"
         others = within(self._others, name)
         history: list[Message] = list(start.prompt[1:])

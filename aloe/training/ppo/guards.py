@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aloe.config import GuardsConfig
 from aloe.errors import StageFailed
 from aloe.progress import say
+from aloe.roles.text import words
 
-_WORD = re.compile(r"[^\W\d_]+")
 _TELLING = 5
 """Letters from which on a word counts as one that says something."""
 _LOW = {"entropy"}
@@ -22,8 +21,8 @@ def repetition(replies: Sequence[str]) -> float:
     seen: set[tuple[str, ...]] = set()
     total = 0
     for reply in replies:
-        words = _words(reply)
-        trigrams = list(zip(words, words[1:], words[2:], strict=False))
+        said = words(reply)
+        trigrams = list(zip(said, said[1:], said[2:], strict=False))
         total += len(trigrams)
         seen.update(trigrams)
     return 1 - len(seen) / total if total else 0.0
@@ -35,8 +34,8 @@ def parroting(replies: Sequence[str], persona: Mapping[str, Any]) -> float:
     Args:
         persona: with profile and personality.
     """
-    own = set(_words(f"{persona['profile']} {persona['personality']}"))
-    telling = [word for reply in replies for word in _words(reply) if len(word) >= _TELLING]
+    own = set(words(f"{persona['profile']} {persona['personality']}"))
+    telling = [word for reply in replies for word in words(reply) if len(word) >= _TELLING]
     return sum(word in own for word in telling) / len(telling) if telling else 0.0
 
 
@@ -75,7 +74,3 @@ def check_sync(difference: float, limit: float, step: int) -> None:
             f"ppo: update {step}: engine and trainer differ by {difference:.3g} nats a token after "
             f"the sync, beyond training.ppo.sync_limit = {limit:g}"
         )
-
-
-def _words(text: str) -> list[str]:
-    return [word.lower() for word in _WORD.findall(text)]

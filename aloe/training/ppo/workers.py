@@ -24,7 +24,8 @@ from aloe.config import PpoConfig
 from aloe.runtime import has_gpu
 from aloe.training.accelerator import WORKER_ENV
 from aloe.training.checkpoint import new_checkpoint
-from aloe.training.ppo.arguments import adam, ppo_arguments
+from aloe.training.options import optimizer_settings
+from aloe.training.ppo.arguments import ppo_arguments
 from aloe.training.ppo.episode_actor import EpisodeActor
 from aloe.training.ppo.weight_group import join
 from aloe.training.protocol import Job
@@ -36,6 +37,8 @@ _REMOTE: dict[str, Any] = {"concurrency_groups": {"poll": 1}, "runtime_env": WOR
 
 class PpoWorker(Worker, BaseModelActor):  # type: ignore[misc]
     """What the four have in common."""
+
+    actors = (EpisodeActor, Actor)
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -49,19 +52,14 @@ class PpoWorker(Worker, BaseModelActor):  # type: ignore[misc]
     def arguments(self) -> SimpleNamespace:
         return ppo_arguments(self.options, self.job.seed, len(self.job.engines), self.packs_trees)
 
+    def optimizer(self, learning_rate: float) -> dict[str, Any]:
+        """Adam and its schedule over all updates."""
+        options = self.options.model_copy(update={"learning_rate": learning_rate})
+        return optimizer_settings(options, options.updates * options.passes)
+
     def load_policy(self, ds_config: dict[str, Any]) -> Actor:
         """OpenRLHF's policy model, at the temperature with which episodes are sampled."""
-        ds = self.strategy.args.ds
-        actor = (EpisodeActor if self.packs_trees else Actor)(
-            self.checkpoint,
-            attn_implementation=ds.attn_implementation,
-            param_dtype=ds.param_dtype,
-            ds_config=ds_config,
-            packing_samples=False,
-            temperature=self.options.sampling.temperature,
-        )
-        actor.model.config.pad_token_id = self.tokenizer.pad_token_id
-        return actor
+        return self.load_actor(ds_config, temperature=self.options.sampling.temperature)
 
     def execute_batch(self, method_name: str, *arguments: Any) -> Any:
         """OpenRLHF's way to call a method for each part of a batch."""
@@ -119,7 +117,7 @@ class PolicyWorker(PpoWorker, PolicyModelActor.__ray_metadata__.modified_class):
         if self.options.gradient_checkpointing:
             actor.gradient_checkpointing_enable()
         self.actor, self._optimizer, self._scheduler = self.strategy.prepare(
-            (actor, adam(self.options, self.options.learning_rate))
+            (actor, self.optimizer(self.options.learning_rate))
         )
         self.engine = self.actor.model
 
@@ -136,12 +134,6 @@ class PolicyWorker(PpoWorker, PolicyModelActor.__ray_metadata__.modified_class):
             dataloader_pin_memory=has_gpu(),
             vllm_engines=list(self.job.engines),
         )
-
-    def fit(self, kl_ctl: float = 0) -> dict[str, float]:
-        began = time.monotonic()
-        status: dict[str, float] = super().fit(kl_ctl)
-        self._seconds["fit"] += time.monotonic() - began
-        return status
 
     def probe(self, sequences: list[list[int]]) -> list[torch.Tensor]:
         """Untempered log-probs of all tokens but each sequence's first, float [tokens - 1]."""
@@ -190,7 +182,7 @@ class CriticWorker(PpoWorker, CriticModelActor.__ray_metadata__.modified_class):
         if self.options.gradient_checkpointing:
             critic.gradient_checkpointing_enable()
         self.critic, optimizer, scheduler = self.strategy.prepare(
-            (critic, adam(self.options, self.options.critic_learning_rate))
+            (critic, self.optimizer(self.options.critic_learning_rate))
         )
         self.engine = self.critic
         self.trainer = CriticPPOTrainer(
@@ -202,12 +194,6 @@ class CriticWorker(PpoWorker, CriticModelActor.__ray_metadata__.modified_class):
             value_clip=self.options.value_clip,
             dataloader_pin_memory=has_gpu(),
         )
-
-    def fit(self) -> dict[str, float]:
-        began = time.monotonic()
-        status: dict[str, float] = super().fit()
-        self._seconds["fit"] += time.monotonic() - began
-        return status
 
 
 @ray.remote(**_REMOTE)
