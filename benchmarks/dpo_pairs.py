@@ -20,6 +20,7 @@ import yaml
 from measuring import tree_seeds
 
 from aloe.config_file import load_config
+from aloe.runtime import machine_has_gpu
 from aloe.schema import METRICS, PAIRS
 from aloe.storage import Store, run_store, stage_manifest
 
@@ -68,7 +69,8 @@ def train(folder: Path, rows: list[dict[str, Any]], model: str, options: dict[st
 
     Returns:
         ``steps`` (seconds of each), ``losses``, ``reference_seconds`` (of the pass before the first
-        step; 0 if there is none), ``tokens`` and ``computed_tokens`` of one step, ``peak_gib``.
+        step; 0 if there is none), ``tokens`` and ``computed_tokens`` of one step, ``peak_gib``, and
+        on a GPU ``allocated_gib``, the most that the policy's tensors took.
     """
     values = {
         "run": {"dir": str(folder)},
@@ -79,6 +81,8 @@ def train(folder: Path, rows: list[dict[str, Any]], model: str, options: dict[st
             "profiles": {"size": 24},
             "personalities": {"size": 24},
         },
+        # One GPU holds both roles, where they are there at the same time.
+        "placements": {role: {"group": "one"} for role in ("actor", "reference")},
         "training": {"base": model, "dpo": {**options, "start_from": "base"}},
     }
     folder.mkdir(parents=True)
@@ -88,11 +92,10 @@ def train(folder: Path, rows: list[dict[str, Any]], model: str, options: dict[st
     store.write_table("preferences/pairs.parquet", rows, PAIRS)
     stage_manifest(store, "preferences", {}).finish(store, time.monotonic())
     with resident() as peaks:
-        subprocess.run(
-            [sys.executable, "-m", "aloe", "train", "dpo", str(file)],
-            check=True,
-            stderr=subprocess.DEVNULL,
-        )
+        command = [sys.executable, "-m", "aloe", "train", "dpo", str(file)]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-4000:])
     return numbers(store) | {"peak_gib": sum(peaks.values())}
 
 
@@ -105,6 +108,7 @@ def numbers(store: Store) -> dict[str, Any]:
             of_steps.setdefault(row["name"], []).append(row["value"])
     manifest = json.loads(store.read_text("training/dpo/manifest.json"))
     return {
+        "allocated_gib": max(of_steps.get("gpu_gib", [0.0])),
         "steps": of_steps["seconds"],
         "losses": of_steps["loss"],
         "tokens": of_steps["tokens"][0],
@@ -115,9 +119,10 @@ def numbers(store: Store) -> dict[str, Any]:
 
 @contextmanager
 def resident() -> Iterator[dict[str, float]]:
-    """Peak resident memory, in GiB, of the training actors that are children of this process.
+    """Peak memory, in GiB, of what runs inside the block: all of the GPUs' that is taken.
 
-    Of roles that are there at the same time all count; a precomputed reference is gone before the
+    Without GPUs, what is resident of the training actors that are children of this process. Of
+    roles that are there at the same time all count; a precomputed reference is gone before the
     policy comes, so the larger of the two counts.
     """
     peaks: dict[str, float] = {}
@@ -125,6 +130,10 @@ def resident() -> Iterator[dict[str, float]]:
 
     def look() -> None:
         while not over.is_set():
+            if machine_has_gpu():
+                peaks["GPU"] = max(peaks.get("GPU", 0.0), _gpu_gib())
+                time.sleep(0.1)
+                continue
             now: dict[str, float] = {}
             for child in psutil.Process().children(recursive=True):
                 try:
@@ -149,6 +158,13 @@ def resident() -> Iterator[dict[str, float]]:
         thread.join()
 
 
+def _gpu_gib() -> float:
+    """Memory of all GPUs that is taken, by whomever: tensors, what allocators keep, contexts."""
+    command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return sum(map(float, lines.split())) / 1024
+
+
 def peer(script: str, folder: Path, rows: list[dict[str, Any]], *arguments: object) -> Any:
     """Run a peer's script of this folder on the training pairs; what it prints last.
 
@@ -162,8 +178,14 @@ def peer(script: str, folder: Path, rows: list[dict[str, Any]], *arguments: obje
     command = [sys.executable, str(Path(__file__).with_name(script)), "--pairs", str(file)]
     command += ["--out", str(folder / "out"), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment, text=True)
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    with resident() as peaks:
+        done = subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, env=environment, text=True
+        )
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    if peaks:
+        found |= {"allocated_gib": found["peak_gib"], "peak_gib": sum(peaks.values())}
+    return found
 
 
 def fresh_folders(root: Path) -> Iterator[Path]:

@@ -1,8 +1,8 @@
 """The one place that makes OpenRLHF 0.11.2 run where there is no CUDA device.
 
 OpenRLHF asks for CUDA by name in a handful of places. `prepare` changes exactly those, each with
-its reason, and leaves a process that sees a GPU as it is. It runs before anything of OpenRLHF is
-imported, in the driver and in every worker: `aloe.training.worker` calls it on import.
+its reason; where there is a GPU, it only lets torch compile more often. It runs before anything of
+OpenRLHF is imported, in the driver and in every worker: `aloe.training.worker` calls it on import.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def prepare() -> None:
     if importlib.util.find_spec("flash_attn") is None:
         _stub_flash_attention()
     if has_gpu():
+        _compile_for_all_lengths()
         return
     # DeepSpeed would look for an accelerator and may take one that torch was not built for.
     os.environ["DS_ACCELERATOR"] = "cpu"
@@ -92,6 +93,15 @@ def _stub_flash_attention() -> None:
         module.__spec__ = ModuleSpec(name, None)  # importlib.util.find_spec refuses None
         module.__dict__.update(dict.fromkeys(functions, missing))
         sys.modules[name] = module
+
+
+def _compile_for_all_lengths() -> None:
+    # Flex attention is compiled once for the first length and once for any, anew where a mask has
+    # one block only, and all that with and without gradients. After 8 of these torch would go on
+    # uncompiled, with all scores in memory, and only warn.
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = 64
 
 
 def _is_stub(name: str) -> bool:

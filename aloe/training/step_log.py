@@ -90,7 +90,8 @@ class StepLog:
         """Tell the step's numbers: means over micro-batches and ranks.
 
         Besides ``values`` and what was added: learning rate, gradient norm, tokens of the rows,
-        tokens computed, seconds, and those of each phase.
+        tokens computed, seconds, and those of each phase; on a GPU the most memory, in GiB, that
+        this rank's tensors took so far.
 
         Args:
             step: optimizer steps done.
@@ -112,6 +113,8 @@ class StepLog:
         seconds = time.monotonic() - self._since
         shared |= {"tokens": tokens, "computed_tokens": computed, "seconds": seconds}
         shared["tokens_per_second"] = tokens / seconds
+        if torch.cuda.is_available():
+            shared["gpu_gib"] = torch.cuda.max_memory_allocated() / (1 << 30)
         shared |= {f"seconds_{phase}": spent for phase, spent in self._seconds.items()}
         self._tell(Measured("train", step, shared))
         self._tell(Advance(1))

@@ -96,9 +96,9 @@ def tree_mask(end: torch.Tensor) -> Any:
     """The attention mask of a `TokenTree` as the model's attention takes it, [1, 1, nodes, nodes].
 
     Args:
-        end: of the tree, int64 [nodes].
+        end: of the tree, int64 [nodes], where the model is.
     """
-    if tree_attention() == "sdpa":
+    if end.device.type == "cpu":
         return torch.from_numpy(sees(end.numpy()))[None, None]
     from torch.nn.attention.flex_attention import create_block_mask
 

@@ -13,11 +13,13 @@ from aloe.training.data import PROMPT, REPLY, Encoded
 import aloe.training.worker  # isort: skip  # noqa: F401  (first: it prepares the process)
 
 import torch
+import torch._dynamo
 from openrlhf.models import Actor, DPOLoss, get_llm_for_sequence_regression
 from openrlhf.trainer.dpo_trainer import DPOTrainer
 from openrlhf.trainer.rm_trainer import RewardModelTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MistralConfig
 
+from aloe.training import accelerator
 from aloe.training.plain_actor import PlainActor
 from aloe.training.reward_model import load_reward_model
 from aloe.training.tree_actor import TreeActor, why_not
@@ -46,12 +48,12 @@ def masks_of(mask, marked):
     return mask if marked else mask.clamp(max=1)
 
 
-def dialogue_tree(seed: int) -> list[Encoded]:
+def dialogue_tree(seed: int, longer: int = 1) -> list[Encoded]:
     """Rows of a random tree: up to six turns, one to four replies each, one or two go on."""
     rng = random.Random(seed)
 
     def words(least: int, most: int) -> list[int]:
-        return [rng.randrange(VOCABULARY) for _ in range(rng.randint(least, most))]
+        return [rng.randrange(VOCABULARY) for _ in range(rng.randint(least, most * longer))]
 
     rows: list[Encoded] = []
 
@@ -77,18 +79,23 @@ def padded(rows, marked):
     return ids, masks_of(mask, marked)
 
 
+def on_device(actor, tensors):
+    device = next(actor.parameters()).device
+    return [tensor.to(device) for tensor in tensors]
+
+
 def one_by_one(plain, rows):
     """Log-probs of each reply's tokens, of one sequence per row and call."""
     found = []
     for row in rows:
-        ids, mask = padded([row], marked=False)
+        ids, mask = on_device(plain, padded([row], marked=False))
         log_probs = plain(ids, attention_mask=mask, return_logprobs=True)
         found.append(log_probs[0, row.prompt_length - 1 : len(row.ids) - 1])
     return found
 
 
 def as_tree(packed, rows):
-    ids, mask = padded(rows, marked=True)
+    ids, mask = on_device(packed, padded(rows, marked=True))
     log_probs = packed(ids, attention_mask=mask, return_logprobs=True)
     assert log_probs.shape == (len(rows), ids.shape[1] - 1)
     assert not log_probs[mask[:, 1:] != REPLY].any()
@@ -234,3 +241,58 @@ def test_rewards_of_a_tree_are_those_of_its_rows(checkpoint, seed):
     torch.testing.assert_close(torch.cat(found[1]), torch.cat(found[0]), atol=1e-4, rtol=0)
     beginnings = {tuple(row.ids[:n]) for row in rows for n in range(1, len(row.ids) + 1)}
     assert packed.computed == len(beginnings) <= int(mask.sum())
+
+
+def test_where_there_is_a_gpu_all_lengths_are_compiled_for(monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    monkeypatch.setattr(accelerator, "has_gpu", lambda: True)
+    accelerator.prepare()
+    assert torch._dynamo.config.recompile_limit == 64
+
+
+def scored(actor, score, rows):
+    """Log-probs of all replies' tokens, and the gradients of their weighted sum, float32, flat."""
+    actor.zero_grad()
+    found = score(actor, rows)
+    sum((row.sum() * weight for weight, row in enumerate(found, 1))).backward()
+    gradients = [part.grad.float().flatten() for part in actor.parameters()]
+    return torch.cat(found).detach(), torch.cat(gradients)
+
+
+def relative(found, expected):
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="flex attention runs on a GPU")
+@pytest.mark.parametrize(
+    ("heads", "shared", "size"), [(4, 2, 16), (9, 3, 64), (16, 16, 64), (12, 2, 128)]
+)
+def test_flex_attention_on_a_gpu(heads, shared, size):
+    """float32: equal to 1e-4. bfloat16: as far from float32 as one row after the other is."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": heads * size, "intermediate_size": 256, "num_hidden_layers": 3}
+    kinds = {"num_attention_heads": heads, "num_key_value_heads": shared}
+    weights = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, **sizes, **kinds)).state_dict()
+
+    def loaded(actor, attention, dtype):
+        own = LlamaConfig(vocab_size=VOCABULARY, **sizes, **kinds, attn_implementation=attention)
+        model = LlamaForCausalLM(own)  # keeps this very object, and reads it in each pass
+        model.load_state_dict(weights)
+        made = actor(model.to("cuda", dtype))
+        made.packing_samples = False
+        return made
+
+    for seed in range(6):
+        rows = dialogue_tree(seed, longer=1 + 5 * seed)
+        plain, low_plain = (loaded(Actor, "sdpa", t) for t in (torch.float32, torch.bfloat16))
+        tree, low_tree = (
+            loaded(TreeActor, "flex_attention", t) for t in (torch.float32, torch.bfloat16)
+        )
+        expected = scored(plain, one_by_one, rows)
+        found = scored(tree, as_tree, rows)
+        torch.testing.assert_close(found[0], expected[0], atol=1e-4, rtol=0)
+        assert relative(found[1], expected[1]) < 1e-4
+        low, low_expected = scored(low_tree, as_tree, rows), scored(low_plain, one_by_one, rows)
+        for number in (0, 1):
+            noise = relative(low_expected[number], expected[number])
+            assert relative(low[number], expected[number]) < 1.3 * noise
