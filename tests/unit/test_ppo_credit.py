@@ -87,6 +87,13 @@ def test_group_norm_gives_each_turn_mean_0_and_deviation_1(samples, turns, seed)
     assert torch.allclose(normal.std(1), torch.ones(3, turns), atol=1e-4)
 
 
+def test_rewards_that_hardly_differ_are_compared_exactly():
+    rewards = torch.tensor([[0.5], [0.5 + 2**-16]])
+    normal = baselined(rewards, 2, "group_norm")
+    assert torch.allclose(normal, torch.tensor([[-(0.5**0.5)], [0.5**0.5]]), atol=1e-4)
+    assert abs(normal.mean().item()) < 1e-6
+
+
 def test_whitening_looks_at_the_policys_tokens_only():
     advantages = [torch.tensor([[1.0, 100.0, 3.0]]), torch.tensor([[5.0, 7.0]])]
     masks = [torch.tensor([[True, False, True]]), torch.tensor([[True, True]])]

@@ -42,7 +42,8 @@ def baselined(rewards: torch.Tensor, samples: int, estimator: str) -> torch.Tens
     Returns:
         [groups * samples, turns], 0 where there is no reward.
     """
-    group = rewards.view(-1, samples, rewards.size(1))
+    # In float64: what is left of nearly equal float32 rewards is mostly their rounding.
+    group = rewards.double().view(-1, samples, rewards.size(1))
     count = (~group.isnan()).sum(1, keepdim=True)
     mean = group.nanmean(1, keepdim=True)
     if estimator == "rloo":
@@ -53,7 +54,7 @@ def baselined(rewards: torch.Tensor, samples: int, estimator: str) -> torch.Tens
     elif estimator == "group_norm":
         variance = (group - mean).square().nansum(1, keepdim=True) / (count - 1).clamp(min=1)
         group = (group - mean) / (variance.sqrt() + 1e-9)
-    return group.reshape(rewards.shape).nan_to_num()
+    return group.reshape(rewards.shape).nan_to_num().to(rewards.dtype)
 
 
 def own_tokens(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
