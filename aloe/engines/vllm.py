@@ -91,6 +91,7 @@ class VllmEngine:
             EngineError: this call failed.
             EngineDied: the engine's core is gone.
         """
+        from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         output = None
@@ -102,7 +103,7 @@ class VllmEngine:
                 pass
         except EngineDeadError as error:
             raise EngineDied(f"{self._name}: {error}") from error
-        except (EngineGenerateError, ValueError) as error:
+        except (EngineGenerateError, VLLMClientError, ValueError) as error:
             raise EngineError(f"{self._name}: {type(error).__name__}: {error}") from error
         finally:
             self._stats.ended()

@@ -4,7 +4,7 @@ Dialogue trees and the benchmark talk through the same roles, so the simulated u
 is trained with is the one that it is measured with.
 """
 
-from aloe.roles.asking import Answer, ask, within
+from aloe.roles.asking import Answer, ask, unanswered, within
 from aloe.roles.speak import (
     Induced,
     Persona,
@@ -33,5 +33,6 @@ __all__ = [
     "reply",
     "say_user",
     "score",
+    "unanswered",
     "within",
 ]

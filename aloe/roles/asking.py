@@ -69,18 +69,7 @@ async def ask(
     Raises:
         CallFailed: no try was understood. Carries the tokens spent.
     """
-    call: dict[str, Any] = {
-        "role": role,
-        "model": "",
-        "finish_reason": "",
-        "tries": 0,
-        "prompt_tokens": 0,
-        "cached_tokens": 0,
-        "reusable_tokens": 0,
-        "completion_tokens": 0,
-        "seconds": 0.0,
-        "cost_usd": 0.0,
-    }
+    call = unanswered(role)
     try:
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(tries), retry=retry_if_exception_type(EngineError)
@@ -96,6 +85,22 @@ async def ask(
         last = error.last_attempt.exception()
         raise CallFailed(role, type(last).__name__, str(last), call) from last
     raise AssertionError("unreachable: a retry loop returns or raises")
+
+
+def unanswered(role: str, tries: int = 0) -> dict[str, Any]:
+    """Row of `aloe.schema.CALL` of a call that has cost nothing so far."""
+    return {
+        "role": role,
+        "model": "",
+        "finish_reason": "",
+        "tries": tries,
+        "prompt_tokens": 0,
+        "cached_tokens": 0,
+        "reusable_tokens": 0,
+        "completion_tokens": 0,
+        "seconds": 0.0,
+        "cost_usd": 0.0,
+    }
 
 
 def _attempt(request: Request, number: int, seed: int) -> Request:

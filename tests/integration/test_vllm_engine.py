@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from aloe.config import VllmModel
+from aloe.config import PpoConfig, Sampling, ScriptedModel, VllmModel
 from aloe.engines import Request
+from aloe.engines.scripted import ScriptedEngine
 from aloe.engines.vllm import VllmEngine
 from aloe.errors import EngineError
 from aloe.roles.speak import INDUCTION_SCHEMA
+from aloe.training.accelerator import prepare
 
 CHAT = [
     {"role": "system", "content": "A long system prompt that fills a block. " * 8},
@@ -113,3 +115,30 @@ def test_json_schemas_are_kept(engine, runner):
 def test_a_prompt_that_does_not_fit_costs_one_call(engine, runner):
     with pytest.raises(EngineError, match="leaves no room"):
         runner.run(engine.complete(Request([{"role": "user", "content": "x " * 2000}])))
+
+
+def test_what_the_policys_engine_cannot_answer_ends_that_episode_only(engine, runner):
+    prepare()
+    from vllm.sampling_params import SamplingParams
+
+    from aloe.training.ppo.episode import Conversation, Start
+
+    scripted = ScriptedEngine("user", ScriptedModel(backend="scripted"))
+    options = PpoConfig(turns=2, batch_size=4, sampling={"max_tokens": 8, "top_p": 1.0})
+    talk = Conversation(engine, {"user": scripted}, options, Sampling(max_tokens=20))
+    persona = {"persona_id": "a", "profile": "b", "personality": "c", "preferences": ["asks"]}
+
+    async def episode(first: str):
+        start = Start("p", [CHAT[0], {"role": "user", "content": first}], persona, 1, 1.0)
+        return await talk.execute("", start.label(), SamplingParams(max_tokens=8), 4096, None, None)
+
+    async def both():
+        return await asyncio.gather(episode("Hi."), episode("much too long " * 400))
+
+    fine, failed = runner.run(both())
+    assert fine["error"] is None
+    assert len(fine["action_ranges"]) == 2
+    assert failed["action_ranges"] == failed["exchanges"] == []
+    error = failed["error"]
+    assert (error["role"], error["turn"], error["kind"]) == ("policy", 1, "EngineError")
+    assert error["calls"][-1]["tries"] == 1

@@ -31,6 +31,7 @@ from aloe.training.ppo.numbers import (
     of_dialogues,
     of_training,
     of_turns,
+    reply_lengths,
 )
 from aloe.training.ppo.position import Position, read_position
 from aloe.training.ppo.rollouts import Rollouts, Row
@@ -123,7 +124,7 @@ class Controller(ppo_trainer.BasePPOTrainer):  # type: ignore[misc]
         seconds |= self._seconds(status)
         sync = self._check_sync(responses)
         elapsed = time.monotonic() - began
-        tokens = sum(end - start for r in responses for start, end in r["action_ranges"])
+        tokens = sum(reply_lengths(responses))
         values = {
             **of_turns(self.experience_maker.turn_rewards),
             **of_dialogues(responses),
@@ -182,9 +183,7 @@ class Controller(ppo_trainer.BasePPOTrainer):  # type: ignore[misc]
         calls = [call for response in responses for call in response["calls"]]
         calls += [error["calls"][-1] for error in errors]
         position.usage = asdict(Usage(**position.usage) + Usage.of_calls(calls))
-        position.policy_tokens += sum(
-            end - start for response in responses for start, end in response["action_ranges"]
-        )
+        position.policy_tokens += sum(reply_lengths(responses))
         position.episodes += len(responses)
         position.failed += len(errors)
         if errors:

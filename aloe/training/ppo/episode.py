@@ -13,8 +13,16 @@ from openrlhf.utils.agent import AgentExecutorBase
 from aloe.config import PpoConfig, Sampling
 from aloe.engines import Engine, Message
 from aloe.engines.vllm import VllmEngine
-from aloe.errors import CallFailed, MalformedAnswer
-from aloe.roles import Persona, expected_score, persona_of, say_user, score, within
+from aloe.errors import CallFailed, EngineError, MalformedAnswer
+from aloe.roles import (
+    Persona,
+    expected_score,
+    persona_of,
+    say_user,
+    score,
+    unanswered,
+    within,
+)
 from aloe.roles.speak import MAX_SENTENCES
 from aloe.roles.text import clean_message
 from aloe.schema import derive_seed
@@ -80,8 +88,8 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """Hold the conversation of ``label``, a `Start`.
 
-        A call of user or judge that fails for good ends the episode before the turn that it would
-        have made; its row for the errors table is returned with the turns before.
+        A call that fails for good ends the episode before the turn that it would have made; its
+        row for the errors table is returned with the turns before.
 
         Returns:
             What OpenRLHF's `SamplesGenerator` reads: token ids of all that was said, the ranges of
@@ -104,10 +112,10 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
                 cut = True
                 break
             seed = derive_seed(start.seed, turn)
-            output = await self._speak(ids, min(room, sampling_params.max_tokens), start, turn)
-            said = output.outputs[0]
-            exchange = Exchange(history[-1]["content"], _readable(said.text))
             try:
+                output = await self._speak(ids, min(room, sampling_params.max_tokens), start, turn)
+                said = output.outputs[0]
+                exchange = Exchange(history[-1]["content"], _readable(said.text))
                 exchange.parts = await self._reward(persona, history, exchange, others, calls, seed)
             except CallFailed as failure:
                 error = self._error(start, turn, failure, calls)
@@ -155,6 +163,7 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
         }
 
     async def _speak(self, ids: list[int], most: int, start: Start, turn: int) -> RequestOutput:
+        """The policy's reply; not tried again: what it cannot answer once, it never can."""
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         params = SamplingParams(
@@ -164,7 +173,11 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
             logprobs=0,  # of the sampled token alone
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        output, _ = await self._engine.generate_known(list(ids), params, f"ppo-{start.seed}")
+        try:
+            output, _ = await self._engine.generate_known(list(ids), params, f"ppo-{start.seed}")
+        except EngineError as error:
+            call = unanswered("policy", tries=1)
+            raise CallFailed("policy", type(error).__name__, str(error), call) from error
         return output
 
     async def _reward(

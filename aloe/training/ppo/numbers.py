@@ -23,6 +23,11 @@ def own_tokens_of(response: Response) -> list[bool]:
     return own[1:]
 
 
+def reply_lengths(responses: Sequence[Response]) -> list[int]:
+    """Tokens of each of the policy's replies."""
+    return [end - start for response in responses for start, end in response["action_ranges"]]
+
+
 def k3(one: torch.Tensor, other: torch.Tensor) -> float:
     """Estimate of the KL divergence from log-probs of tokens, never negative."""
     ratio = (one - other).double()
@@ -44,14 +49,13 @@ def of_dialogues(responses: Sequence[Response]) -> dict[str, float]:
     exchanges = [exchange for response in responses for exchange in response["exchanges"]]
     if not exchanges:
         return {}
-    lengths = [end - start for response in responses for start, end in response["action_ranges"]]
     replies = [[e["reply"] for e in response["exchanges"]] for response in responses]
     return {
         **{
             f"reward_{name}": fmean(exchange["parts"][name] for exchange in exchanges)
             for name in exchanges[0]["parts"]
         },
-        "length": fmean(lengths),
+        "length": fmean(reply_lengths(responses)),
         "turns": len(exchanges) / len(responses),
         "repetition": fmean(map(guards.repetition, replies)),
         "parroting": fmean(
