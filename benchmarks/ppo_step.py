@@ -7,6 +7,9 @@ checkpoint (``training.ppo.start_from``) and makes as many updates: each turn's 
 turn's last token (``turn``), or their sum on the episode's last (``episode``), where OpenRLHF puts
 it. The reward is that of dialogues with held-out personas, the same for both.
 
+``--at-once N`` trains N times side by side, each on cores of its own; the seconds are then those
+of a machine that others use too. ``--start-from base`` needs no training before.
+
 Of the runs with credit by turn: medians of the phases of an update, and ``rollout_busy``, the share
 of it in which the rollout engines have something to compute. Reward model and reference answer
 while ``experience`` is made; what is in no phase is the check of the sync.
@@ -15,11 +18,15 @@ while ``experience`` is made; what is in no phase is the check of the sync.
 from __future__ import annotations
 
 import argparse
+import os
+import queue
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +48,11 @@ READ = ("preferences", "training/sft", "training/reward", "training/dpo")
 Numbers = dict[tuple[str, str, int], float]
 
 
-def train(source: Path, folder: Path, seed: int, credit: str, updates: int) -> Numbers:
+def train(
+    arguments: argparse.Namespace, folder: Path, seed: int, credit: str, cores: list[int]
+) -> Numbers:
     """Numbers of one training by split, name and update."""
+    source: Path = arguments.run
     for name in READ:
         if (source / name).exists():
             shutil.copytree(source / name, folder / name)
@@ -50,14 +60,19 @@ def train(source: Path, folder: Path, seed: int, credit: str, updates: int) -> N
     values["run"] |= {"dir": str(folder), "seed": seed, "resume": "always"}
     values["training"]["ppo"] |= {
         "credit": credit,
-        "updates": updates,
+        "updates": arguments.updates,
         "eval_steps": None,
         "eval_dialogues": 40,
         "checkpoint_steps": None,
     }
+    if arguments.start_from:
+        values["training"]["ppo"]["start_from"] = arguments.start_from
     file = folder / "benchmark.yaml"
     file.write_text(yaml.safe_dump(values))
-    subprocess.run([sys.executable, "-m", "aloe", "train", "ppo", str(file)], check=True)
+    # taskset: a thread's own affinity would go with it, and this one starts others after.
+    pinned = ["taskset", "--cpu-list", ",".join(map(str, cores))]
+    command = [*pinned, sys.executable, "-m", "aloe", "train", "ppo", str(file)]
+    subprocess.run(command, check=True)
     rows = Store(str(folder)).read_table("training/ppo/metrics.parquet", METRICS).to_pylist()
     return {(row["split"], row["name"], row["step"]): row["value"] for row in rows}
 
@@ -77,29 +92,46 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--updates", type=int, default=6)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--start-from", choices=["base", "sft", "dpo"], help="as the run's if unset"
+    )
+    parser.add_argument("--at-once", type=int, default=1, help="trainings side by side")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     arguments = parser.parse_args()
     console = Console()
     steps = range(1, arguments.updates + 1)
+    cores = sorted(os.sched_getaffinity(0))
+    shares: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+    for share in np.array_split(cores, arguments.at_once):
+        shares.put(share.tolist())
+
+    def one(place: tuple[int, str]) -> Numbers:
+        seed, credit = place
+        share = shares.get()
+        with tempfile.TemporaryDirectory(prefix="aloe-ppo-") as root:
+            found = train(arguments, Path(root), seed, credit, share)
+        shares.put(share)
+        return found
+
+    places = list(product(arguments.seeds, CREDITS))
+    with ThreadPoolExecutor(arguments.at_once) as threads:
+        trained = dict(zip(places, threads.map(one, places), strict=True))
     before: dict[str, list[float]] = {credit: [] for credit in CREDITS}
     after: dict[str, list[float]] = {credit: [] for credit in CREDITS}
     phases: dict[str, list[float]] = {name: [] for name in (*PHASES, "all")}
     busy: list[float] = []
-    for seed in arguments.seeds:
-        for credit in CREDITS:
-            with tempfile.TemporaryDirectory(prefix="aloe-ppo-") as root:
-                found = train(arguments.run, Path(root), seed, credit, arguments.updates)
-            before[credit].append(found["validation", "reward", 0])
-            after[credit].append(found["validation", "reward", arguments.updates])
-            console.print(
-                f"seed {seed}, credit by {credit}: held-out reward "
-                f"{before[credit][-1]:.3f} -> {after[credit][-1]:.3f}"
-            )
-            if credit == "turn":
-                busy += [found["train", "rollout_busy", step] for step in steps]
-                for name, values in phases.items():
-                    key = "seconds" if name == "all" else f"seconds_{name}"
-                    values += [found.get(("train", key, step), float("nan")) for step in steps]
+    for (seed, credit), found in trained.items():
+        before[credit].append(found["validation", "reward", 0])
+        after[credit].append(found["validation", "reward", arguments.updates])
+        console.print(
+            f"seed {seed}, credit by {credit}: held-out reward "
+            f"{before[credit][-1]:.3f} -> {after[credit][-1]:.3f}"
+        )
+        if credit == "turn":
+            busy += [found["train", "rollout_busy", step] for step in steps]
+            for name, values in phases.items():
+                key = "seconds" if name == "all" else f"seconds_{name}"
+                values += [found.get(("train", key, step), float("nan")) for step in steps]
     numbers: dict[str, Any] = {"rollout_busy": float(np.median(busy))}
     table = Table(title="One update", title_justify="left")
     table.add_column("phase")
