@@ -138,6 +138,8 @@ class PreferencesConfig(Section):
     """Drop pairs on which the judge changed its mind when the replies changed places."""
     min_margin: float = Field(0.0, ge=0, le=1)
     """Smallest |P(guided preferred) - P(unguided preferred)| with which a pair is kept."""
+    sft_rows: Literal["all", "pairs"] = "all"
+    """Whose preferred replies SFT learns: of every comparison (the paper), or of kept pairs."""
 
 
 class EvaluationConfig(Section):

@@ -21,7 +21,8 @@ def build_preferences(config: Config, store: Store) -> Manifest:
     """Write ``sft.parquet``, ``pairs.parquet`` and ``prompts.parquet``, in order of the trees.
 
     Every node with sibling replies gives its pairs and its preferred replies, on the spine and off
-    it. Identical replies make no pair. The split of a row is its persona's.
+    it. Identical replies make no pair. SFT learns the preferred reply of every comparison, or with
+    ``sft_rows: pairs`` of those that make a pair. The split of a row is its persona's.
 
     Raises:
         StageFailed: no pair is left to train on or to validate with.
@@ -42,7 +43,7 @@ def build_preferences(config: Config, store: Store) -> Manifest:
 def _write(config: PreferencesConfig, store: Store) -> dict[str, int]:
     """Counts of what was written, one part of the trees after the other."""
     # Zeros stand in the manifest too.
-    counts = Counter(turns=0, comparisons=0, pairs=0, pairs_guided_preferred=0)
+    counts = Counter(turns=0, comparisons=0, sft_rows=0, pairs=0, pairs_guided_preferred=0)
     splits = Counter(train=0, validation=0)
     with (
         new_table(store, f"{STAGE}/sft.parquet", SFT) as add_sft,
@@ -51,12 +52,15 @@ def _write(config: PreferencesConfig, store: Store) -> dict[str, int]:
     ):
         for tree in read_trees(store):
             turns = list(walk(tree))
-            pairs = [pair_row(turn) for turn in turns if _is_pair(turn, config)]
-            add_sft(sft_row(turn) for turn in turns)
+            kept = [turn for turn in turns if _is_pair(turn, config)]
+            pairs = [pair_row(turn) for turn in kept]
+            learned = kept if config.sft_rows == "pairs" else turns
+            add_sft(sft_row(turn) for turn in learned)
             add_pairs(pairs)
             add_prompts([prompt_row(turns[0])])
             counts["turns"] += len({turn.user["node_id"] for turn in turns})
             counts["comparisons"] += len(turns)
+            counts["sft_rows"] += len(learned)
             counts["pairs"] += len(pairs)
             counts["pairs_guided_preferred"] += sum(
                 pair["preferred_role"] == "guided" for pair in pairs

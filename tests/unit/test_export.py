@@ -100,6 +100,28 @@ def test_how_trees_are_divided_into_files_does_not_matter(branched, tmp_path):
         assert one == two
 
 
+def test_sft_can_learn_the_kept_pairs_alone(branched):
+    store, config = branched
+    found = {}
+    for learned in ("all", "pairs"):
+        values = {"sft_rows": learned, "drop_disagreements": True}
+        preferences = config.preferences.model_copy(update=values)
+        folder = Store(str(store.root) + f"-{learned}")
+        write_dialogue(folder, DialogueConfig(turns=3, branching="both", samples=2), per_part=4)
+        counts = build_preferences(
+            config.model_copy(update={"preferences": preferences}), folder
+        ).counts
+        sft = folder.read_table("preferences/sft.parquet", SFT).to_pylist()
+        pairs = folder.read_table("preferences/pairs.parquet", PAIRS).to_pylist()
+        assert counts["sft_rows"] == len(sft)
+        found[learned] = (
+            Counter(json.dumps([row["prompt"], row["response"]]) for row in sft),
+            Counter(json.dumps([row["prompt"], row["preferred"]]) for row in pairs),
+        )
+    assert found["pairs"][0] == found["pairs"][1] == found["all"][1]
+    assert found["all"][1].total() < found["all"][0].total()
+
+
 def test_filters_that_leave_nothing_are_a_failure(run):
     store, config = run
     strict = config.preferences.model_copy(update={"min_margin": 1.0})
