@@ -190,6 +190,8 @@ def _prepare_process(share_cores: bool) -> None:
         # "auto" pins every thread to one core of a pair of hyperthreads.
         pinned = ",".join(map(str, cores()))
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind" if share_cores else pinned
+        if share_cores:  # threads that spin while they wait keep the other engine from computing
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def engine_options(model: VllmModel) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM
+from small_llama import assert_equal_gradients, small_llama
 
 from aloe.training.accelerator import prepare
 
@@ -23,11 +23,7 @@ VOCABULARY = 41
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    config = LlamaConfig(vocab_size=VOCABULARY, **sizes, **heads, attn_implementation="sdpa")
-    return LlamaForCausalLM(config).eval()
+    return small_llama(VOCABULARY)
 
 
 def actors(model, temperature: float) -> tuple[Actor, EpisodeActor]:
@@ -84,15 +80,13 @@ def test_log_probs_and_entropies_are_openrlhfs(model, seed, temperature):
 @pytest.mark.parametrize("seed", range(10))
 def test_so_are_the_gradients(model, seed):
     batch = episodes(seed)
-    gradients = []
-    for actor in actors(model, 1.0):
-        model.zero_grad()
+
+    def loss(actor):
         log_probs, output = actor(**batch, return_output=True, return_entropy=True)
-        own = batch["action_mask"]
-        (log_probs.exp().sum() + (output.entropy * own).sum()).backward()
-        gradients.append([part.grad.clone() for part in model.parameters()])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
+        return log_probs.exp().sum() + (output.entropy * batch["action_mask"]).sum()
+
+    plain, packed = actors(model, 1.0)
+    assert_equal_gradients(model, lambda: loss(plain), lambda: loss(packed))
 
 
 @torch.no_grad()
