@@ -99,6 +99,11 @@ def as_tree(packed, rows):
     return [log_probs[i, row.prompt_length - 1 : len(row.ids) - 1] for i, row in enumerate(rows)]
 
 
+def weighted_sum(found):
+    """Of all replies' log-probs, so that no two replies count alike."""
+    return sum(row.sum() * weight for weight, row in enumerate(found, 1))
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 3))
 @torch.no_grad()
@@ -114,12 +119,11 @@ def test_log_probs_of_a_tree_are_those_of_its_rows(model, seed, trees):
 def test_so_are_the_gradients(model, seed):
     rows = dialogue_tree(seed)
 
-    def loss(found):
-        return sum((row.sum() * weight for weight, row in enumerate(found, 1)))
-
     plain, packed = actors(model)
     assert_equal_gradients(
-        model, lambda: loss(one_by_one(plain, rows)), lambda: loss(as_tree(packed, rows))
+        model,
+        lambda: weighted_sum(one_by_one(plain, rows)),
+        lambda: weighted_sum(as_tree(packed, rows)),
     )
 
 
@@ -252,7 +256,7 @@ def scored(actor, score, rows):
     """Log-probs of all replies' tokens, and the gradients of their weighted sum, float32, flat."""
     actor.zero_grad()
     found = score(actor, rows)
-    sum((row.sum() * weight for weight, row in enumerate(found, 1))).backward()
+    weighted_sum(found).backward()
     gradients = [part.grad.float().flatten() for part in actor.parameters()]
     return torch.cat(found).detach(), torch.cat(gradients)
 
