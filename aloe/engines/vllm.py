@@ -187,11 +187,14 @@ def _prepare_process(share_cores: bool) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("HF_HUB_OFFLINE", "0" if on_gpu else "1")
     if not on_gpu:
-        # "auto" pins every thread to one core of a pair of hyperthreads.
-        pinned = ",".join(map(str, cores()))
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind" if share_cores else pinned
-        if share_cores:  # threads that spin while they wait keep the other engine from computing
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        # The core computes itself: vLLM would start a worker process for it, and each of the two
+        # spins on a core while it waits for the other.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        # Threads that spin while they wait keep others from computing.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        if not share_cores:  # else as many threads as Ray gave this process CPUs
+            os.environ["OMP_NUM_THREADS"] = str(len(cores()))
 
 
 def engine_options(model: VllmModel) -> dict[str, Any]:
