@@ -72,6 +72,7 @@ def connect(config: RayConfig) -> None:
             raise UserError(f"ray.address {address}: no Ray cluster answers there") from error
         return
     ray.init(
+        address="local",  # None would join what somebody else started on this machine
         num_cpus=config.num_cpus or max(4, len(cores())),
         num_gpus=None if machine_has_gpu() else config.logical_gpus,
         object_store_memory=config.object_store_mib << 20,

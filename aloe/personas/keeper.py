@@ -71,6 +71,10 @@ class PoolKeeper:
             joined += await self._decide(kind, list(zip(outcomes, vectors, strict=True)))
         return joined
 
+    async def stopped(self) -> bool:
+        """Whether no pool wants a further round."""
+        return all(pool.stopped() for pool in self._pools.values())
+
     async def take(self, ticket: int) -> Job | None:
         """The next request, as soon as its round is open; None when all pools have stopped."""
         async with self._changed:
@@ -78,7 +82,7 @@ class PoolKeeper:
                 job = self._jobs[ticket]
                 return None if self._is_in(job) else job
             while (job_found := self._next()) is None:
-                if all(pool.stopped() for pool in self._pools.values()):
+                if await self.stopped():
                     return None
                 await self._changed.wait()
             self._jobs[ticket] = job_found

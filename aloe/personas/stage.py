@@ -163,16 +163,15 @@ def _grow(
         .remote(settings, config.run.seed, store, names, begin)
     )
     total = sum(growth_of(kind, settings).size for kind in KINDS)
-    with (
-        open_pools(pooled, config.storage) as engines,
-        meter("persona pools", total, sum(len(pool.texts) for pool in pools.values())) as advance,
-    ):
+    with meter("persona pools", total, sum(len(pool.texts) for pool in pools.values())) as advance:
         advance(ray.get(keeper.start.remote()))
-        left = sum(settings.max_rounds - max(pool.round, 0) for pool in pools.values())
-        tickets = [{"ticket": number} for number in range(left * settings.requests_per_round)]
-        arguments = {"config": config, "keeper": keeper, "pools": engines}
-        for row in run_rows(tickets, PersonaWriter, arguments, actors, gpus, in_flight):
-            advance(int(row["accepted"]), int(row["completion_tokens"]))
+        if not ray.get(keeper.stopped.remote()):  # else what they start with was enough
+            left = sum(settings.max_rounds - max(pool.round, 0) for pool in pools.values())
+            tickets = [{"ticket": number} for number in range(left * settings.requests_per_round)]
+            with open_pools(pooled, config.storage) as engines:
+                arguments = {"config": config, "keeper": keeper, "pools": engines}
+                for row in run_rows(tickets, PersonaWriter, arguments, actors, gpus, in_flight):
+                    advance(int(row["accepted"]), int(row["completion_tokens"]))
     ray.kill(keeper)
 
 
