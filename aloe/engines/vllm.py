@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _MAX_CHOICES = 32
 _CPU_BATCHED_TOKENS = 4096
 _CPU_CLOSE_S = 1.0
-"""All it would still do is take its interpreter apart, for 5 s or more."""
+"""For a core to end in: all it still does is take its interpreter apart, for 5 s or more."""
 
 
 class VllmEngine:
@@ -45,7 +45,8 @@ class VllmEngine:
 
         Args:
             name: model name that completions carry.
-            share_cores: other engines compute on this machine too, so threads are not pinned.
+            share_cores: other engines compute on this machine too: on a CPU this one has as many
+                threads as Ray gave its process CPUs, instead of one on each core.
             more: arguments of vLLM's EngineArgs beside `engine_options`.
         """
         _prepare_process(share_cores)
@@ -195,7 +196,7 @@ def _prepare_process(share_cores: bool) -> None:
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         # Threads that spin while they wait keep others from computing.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        if not share_cores:  # else as many threads as Ray gave this process CPUs
+        if not share_cores:
             os.environ["OMP_NUM_THREADS"] = str(len(cores()))
 
 

@@ -169,13 +169,13 @@ def test_growth_stops_when_few_new_ones_come(tmp_path):
 
 
 def test_no_model_is_started_when_files_fill_the_pools(tmp_path):
-    cannot_start = {"backend": "vllm", "path": "embedded://tiny", "max_model_len": 1 << 20}
+    too_long = {"path": "embedded://tiny", "max_model_len": 1 << 20}
     extra = tmp_path / "extra.jsonl"
     extra.write_text(json.dumps("Paints boats in a fjord. " * 2) + "\n")
     manifest, store = expand(
         configuration(
             tmp_path / "run",
-            writer=cannot_start | {"pool": {}},
+            writer={"backend": "vllm", "pool": {}, **too_long},
             profiles={"size": 25, "files": [str(extra)]},
             personalities={"size": 20},
         )
