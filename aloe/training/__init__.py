@@ -21,7 +21,8 @@ Subclasses:
   reward_model.py              the same for the reward model; and its mean and deviation, which
                                are lost when transformers 5 builds a model without memory
   actor_group.PlacedGroup      RayActorGroup._initiate_actors: one placement group for each
-                               machine; theirs packs all devices wherever they lie
+                               machine, and all ranks at once; theirs packs all devices wherever
+                               they lie, and waits for the first rank's imports
   tree_sampler.TreeSampler     DistributedSampler.__iter__: rows of a tree stay together
 
 Subclasses in ppo/:
@@ -29,7 +30,8 @@ Subclasses in ppo/:
                                and values that skip the user's words. make_experience: the reward
                                model answers for each turn
   episode_actor.EpisodeActor   Actor.forward as PPO calls it: packed as in TreeActor
-  workers.SyncingTrainer       _init_vllm_sync_group: gloo where there is no NCCL
+  workers.SyncingTrainer       _init_vllm_sync_group: gloo where there is no NCCL. training_step: no
+                               norm of gradients, instead of 0, where ZeRO keeps none
   workers.*Worker              their loading: ZeRO states and random numbers are kept our way
   rollout_worker.RolloutWorker RolloutRayActor.__init__ and generation: our engine, its admission,
                                prefixes and samplers' seeds; update_weight names types in words, so

@@ -21,7 +21,8 @@ from aloe.training.protocol import Job
 class PlacedGroup(RayActorGroup):  # type: ignore[misc]
     """One actor on each device of a `Group`; rank r is on machine r // devices.
 
-    OpenRLHF packs all devices into one placement group, wherever they lie.
+    OpenRLHF packs all devices into one placement group, wherever they lie, and starts no other rank
+    before the first has imported everything.
     """
 
     def __init__(self, worker: Any, group: Group, places: Sequence[PlacementGroup]) -> None:
@@ -31,12 +32,14 @@ class PlacedGroup(RayActorGroup):  # type: ignore[misc]
 
     def start(self, method: str, job: Job) -> list[Any]:
         """Let every rank run ``method``; references to what they return."""
-        alone = replace(job, processes=self._num_gpus_per_node)
-        return self.async_run_method(method, alone)
+        job = replace(job, processes=self._num_gpus_per_node)
+        first, *others = self._actor_handlers
+        if others:
+            job = replace(job, master=ray.get(first.get_master_addr_port.remote()))
+        return self.async_run_method(method, job)
 
     def _initiate_actors(self, pg: PlacementGroup | None, num_gpus_per_actor: float) -> None:
         world = self._num_nodes * self._num_gpus_per_node
-        address, port = None, None
         self._actor_handlers = []
         for rank in range(world):
             machine, device = divmod(rank, self._num_gpus_per_node)
@@ -47,7 +50,5 @@ class PlacedGroup(RayActorGroup):  # type: ignore[misc]
                 num_cpus=num_gpus_per_actor,
                 num_gpus=num_gpus_per_actor,
                 scheduling_strategy=where,
-            ).remote(world, rank, address, port)
+            ).remote(world, rank, None, None)
             self._actor_handlers.append(actor)
-            if rank == 0 and world > 1:
-                address, port = ray.get(actor.get_master_addr_port.remote())

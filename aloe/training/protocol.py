@@ -28,6 +28,8 @@ class Job:
     trust_remote_code: bool
     processes: int = 1
     """Processes of the same role on one machine. They share its cores."""
+    master: tuple[str, int] | None = None
+    """Address and port at which the ranks of a role meet; none if there is one rank."""
     reference: Store | None = None
     """Where log-probs of a frozen reference are kept."""
     reference_ranks: tuple[Any, ...] = ()

@@ -5,6 +5,7 @@ Importing this module prepares the process for OpenRLHF.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -68,6 +69,8 @@ class Worker(BaseDistributedActor):  # type: ignore[misc]
         check_compiler()
         if not has_gpu():  # Ray allows one thread per reserved CPU
             torch.set_num_threads(max(1, len(cores()) // job.processes))
+        if job.master:
+            os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = map(str, job.master)
         self.job = job
         self.checkpoint = resolve_checkpoint(job.checkpoint)
         refuse_remote_code(self.checkpoint, job.trust_remote_code)

@@ -117,6 +117,12 @@ def test_every_part_of_the_reward_is_logged_apart(run):
     assert {f"seconds_{p}" for p in ("rollout", "reward", "reference", "update", "sync")} <= phases
 
 
+def test_a_gradient_norm_is_logged_where_it_is_known(run):
+    norms = [value for (_, name), value in run.numbers("train").items() if name == "grad_norm"]
+    assert len(norms) == UPDATES
+    assert min(norms) > 0
+
+
 def test_ten_dialogues_are_kept_at_every_look(run):
     files = run.store.names("training/ppo/dialogues")
     assert files == ["000000.parquet", "000002.parquet", "000004.parquet"]
@@ -169,6 +175,7 @@ def test_rolled_out_ahead_with_a_judge_and_no_critic(run, tmp_path):
         "rewards": {"verifiable": 0.0, "judge": 1.0},
         "eval_steps": None,
         "checkpoint_steps": None,
+        "zero_stage": 0,  # keeps no norm of the gradients
     }
     config, store = planted_run(
         tmp_path, ppo={**PPO, **changes}, ray={"num_cpus": 6, "logical_gpus": 6}
@@ -178,7 +185,7 @@ def test_rolled_out_ahead_with_a_judge_and_no_critic(run, tmp_path):
     for step in (1, 2, 3):
         assert numbers[step, "sync_kl"] < 1e-6
         assert 0 < numbers[step, "reward_judge"] < 1
-    assert ("reward_model" not in {name for _, name in numbers}) and (1, "values") not in numbers
+    assert not {"reward_model", "values", "grad_norm"} & {name for _, name in numbers}
     # Batch 1 is of the weights that train on it, the later ones of those before.
     assert abs(numbers[1, "rollout_kl"]) < 1e-5 < abs(numbers[2, "rollout_kl"])
     assert numbers[3, "kl_coef"] != numbers[1, "kl_coef"]

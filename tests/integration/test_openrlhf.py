@@ -50,6 +50,7 @@ def openrlhf_surface() -> dict[str, tuple[Any, set[str]]]:
             BaseDistributedActor.__init__,
             {"world_size", "rank", "master_addr", "master_port"},
         ),
+        "address": (BaseDistributedActor.get_master_addr_port, set()),
         "RayActorGroup": (
             RayActorGroup.__init__,
             {"num_nodes", "num_gpus_per_node", "ray_actor_type", "pg", "num_gpus_per_actor"},
@@ -225,6 +226,8 @@ def test_openrlhfs_ppo_still_works_as_ours_relies_on():
         (ActorPPOTrainer.broadcast_to_vllm, "self._model_update_group.broadcast(param.data, src=0"),
         (ActorPPOTrainer.broadcast_to_vllm, "engine.reset_prefix_cache.remote()"),
         (ActorPPOTrainer.training_step, 'metrics["actor_lr"]'),
+        (ActorPPOTrainer.training_step, 'metrics["actor_grad_norm"]'),
+        (ActorPPOTrainer.training_step, '"metrics": metrics'),
         (ActorPPOTrainer.training_step, 'experience.info["vllm_kl"]'),
         (NaiveReplayBuffer, "target_device"),
     ]

@@ -35,9 +35,6 @@ class RolloutWorker(RolloutRayActor.__ray_metadata__.modified_class):  # type: i
         """Takes what every rank of a group is told; engines do not need to know each other."""
         return None
 
-    def get_master_addr_port(self) -> tuple[None, None]:
-        return None, None
-
     async def load(
         self, config: Config, model: VllmModel, others: dict[str, str], pools: Pools
     ) -> None:

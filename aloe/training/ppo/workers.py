@@ -88,6 +88,13 @@ class PpoWorker(Worker, BaseModelActor):  # type: ignore[misc]
 class SyncingTrainer(ActorPPOTrainer):  # type: ignore[misc]
     """OpenRLHF's trainer, whose weights go to the engines over NCCL or gloo."""
 
+    def training_step(self, *arguments: Any, **more: Any) -> dict[str, Any]:
+        status: dict[str, Any] = super().training_step(*arguments, **more)
+        # ZeRO stage 0 keeps no norm of its gradients. OpenRLHF logs that as 0.
+        if self.actor.model.get_global_grad_norm() is None:
+            status["metrics"].pop("actor_grad_norm", None)
+        return status
+
     def _init_vllm_sync_group(self, backend: str) -> None:
         address = ray.util.get_node_ip_address()
         with socket.socket() as free:
