@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import cache
 from io import StringIO
 from typing import Any
 
@@ -28,6 +29,7 @@ SHARED = {role: {"devices": 2, "group": "policy"} for role in ("actor", "referen
 """Both on the same two devices."""
 WORKERS = {"actor": ("SftWorker", "DpoWorker"), "reward": ("RewardWorker",)}
 WORKERS["reference"] = ("ReferenceWorker",)
+TRAININGS = {"sft": train_sft, "reward": train_reward, "dpo": train_dpo}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def watched() -> Iterator[dict[str, Any]]:
                     detail=True, filters=[("state", "=", "CREATED")]
                 ):
                     seen["groups"][group.placement_group_id] = group
-            time.sleep(0.2)
+            time.sleep(1)
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -69,41 +71,48 @@ def watched() -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def runs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Each training with what its table said and what Ray said meanwhile."""
-    found: dict[str, Any] = {}
-    dpo = {"start_from": "base", "nll_coef": 0.1, "ipo": True}
-    options: dict[str, Any] = {"epochs": 2, "zero_stage": 3, "ray": {"address": cluster.address}}
-    options["reward"] = {"start_from": "base"}
-    for name in ("placed", "precomputed", "shared"):
-        folder = tmp_path_factory.mktemp(name)
-        placements = {**PLACEMENTS, **SHARED} if name == "shared" else PLACEMENTS
-        reference = "precomputed" if name == "precomputed" else "placed"
+def train(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], dict[str, Any]]:
+    """Trains what a name says, once; gives what the table said and what Ray said meanwhile."""
+
+    @cache
+    def trained(run: str) -> dict[str, Any]:
+        kind, how = run.split()
+        start = {"start_from": "base"}
         config, store = planted_run(
-            folder, **options, placements=placements, dpo={**dpo, "reference": reference}
+            tmp_path_factory.mktemp(how),
+            epochs=2,
+            zero_stage=3,
+            ray={"address": cluster.address},
+            reward=start,
+            dpo={
+                **start,
+                "nll_coef": 0.1,
+                "ipo": True,
+                "reference": "precomputed" if how == "precomputed" else "placed",
+            },
+            placements={**PLACEMENTS, **SHARED} if how == "shared" else PLACEMENTS,
         )
-        trainings = {"dpo": train_dpo}
-        if name == "placed":
-            trainings |= {"sft": train_sft, "reward": train_reward}
-        for kind, train in trainings.items():
-            told = StringIO()
-            use_json(True)
-            try:
-                with redirect_stdout(told), watched() as seen:
-                    manifest = train(config, store)
-            finally:
-                use_json(False)
-            lines = [json.loads(line) for line in told.getvalue().splitlines()]
-            (table,) = [line for line in lines if "placements" in line]
-            found[f"{kind} {name}"] = {"manifest": manifest, "store": store, **seen, **table}
-    return found
+        told = StringIO()
+        use_json(True)
+        try:
+            with redirect_stdout(told), watched() as seen:
+                manifest = TRAININGS[kind](config, store)
+        finally:
+            use_json(False)
+        lines = [json.loads(line) for line in told.getvalue().splitlines()]
+        (table,) = [line for line in lines if "placements" in line]
+        return {"manifest": manifest, "store": store, **seen, **table}
+
+    return trained
 
 
 @pytest.mark.parametrize(
     "run", ["sft placed", "reward placed", "dpo placed", "dpo precomputed", "dpo shared"]
 )
-def test_the_table_is_what_ray_placed(runs, run):
-    found = runs[run]
+def test_the_table_is_what_ray_placed(train, run):
+    found = train(run)
     assert {row["role"] for row in found["placements"]} == {
         "sft placed": {"actor"},
         "reward placed": {"reward"},
@@ -133,24 +142,24 @@ def test_the_table_is_what_ray_placed(runs, run):
     assert sorted(place for places in used.values() for place in places) == sorted(found["groups"])
 
 
-def test_the_table_says_what_the_cluster_has(runs):
-    machines = runs["dpo placed"]["cluster"]
+def test_the_table_says_what_the_cluster_has(train):
+    machines = train("dpo placed")["cluster"]
     assert sorted(machine["gpus"] for machine in machines) == [2, 3]
     assert {machine["name"] for machine in machines} == {node["NodeID"] for node in ray.nodes()}
 
 
-def test_a_placed_reference_holds_its_devices_while_the_policy_trains(runs):
+def test_a_placed_reference_holds_its_devices_while_the_policy_trains(train):
     phases = {
-        run: {row["role"]: row["phase"] for row in runs[run]["placements"]}
+        run: {row["role"]: row["phase"] for row in train(run)["placements"]}
         for run in ("dpo placed", "dpo precomputed")
     }
     assert phases["dpo placed"] == {"reference": 1, "actor": 1}
     assert phases["dpo precomputed"] == {"reference": 1, "actor": 2}
 
 
-def test_a_placed_reference_gives_what_a_precomputed_one_gives(runs):
-    precomputed = runs["dpo precomputed"]
-    for placed in (runs["dpo placed"], runs["dpo shared"]):
+def test_a_placed_reference_gives_what_a_precomputed_one_gives(train):
+    precomputed = train("dpo precomputed")
+    for placed in (train("dpo placed"), train("dpo shared")):
         for name in ("loss", "margin", "kl", "nll"):
             expected = curve(precomputed["store"], "dpo", name)
             assert len(expected) == 6
@@ -159,7 +168,8 @@ def test_a_placed_reference_gives_what_a_precomputed_one_gives(runs):
             assert value == pytest.approx(precomputed["manifest"].results[name], abs=1e-4), name
 
 
-def test_nothing_is_held_afterwards(runs):
+def test_nothing_is_held_afterwards(train):
+    train("dpo shared")
     deadline = time.monotonic() + 20
     while ray.available_resources().get("GPU") != 5:
         assert time.monotonic() < deadline
