@@ -57,11 +57,14 @@ def pool_resources(pooled: Mapping[str, VllmModel]) -> tuple[float, float]:
 
 
 @contextmanager
-def open_pools(pooled: Mapping[str, VllmModel], storage: StorageConfig) -> Iterator[Pools]:
+def open_pools(
+    pooled: Mapping[str, VllmModel], storage: StorageConfig, wait: bool = True
+) -> Iterator[Pools]:
     """Start the pools of these models or join those that are there; close what was started.
 
     Args:
         pooled: see `pooled_models`.
+        wait: until all can answer; else `await_pools` does.
 
     Raises:
         EngineDied: an engine cannot start.
@@ -77,12 +80,8 @@ def open_pools(pooled: Mapping[str, VllmModel], storage: StorageConfig) -> Itera
                 replica, is_new = _replica(name, model, index, storage)
                 pools[name].append(replica)
                 started += [replica] if is_new else []
-        for name, replicas in pools.items():
-            try:
-                ray.get([replica.load.remote() for replica in replicas])
-            except ray.exceptions.RayActorError as error:
-                last_line = str(error).strip().splitlines()[-1]
-                raise EngineDied(f"model {name}: its engine cannot start: {last_line}") from error
+        if wait:
+            await_pools(pools)
         yield pools
     finally:
         closing = [replica.close.remote() for replica in started]
@@ -90,6 +89,22 @@ def open_pools(pooled: Mapping[str, VllmModel], storage: StorageConfig) -> Itera
             ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_WITHIN_S)
         for replica in started:
             ray.kill(replica)
+
+
+def await_pools(pools: Pools) -> None:
+    """Return when every engine can answer.
+
+    Raises:
+        EngineDied: an engine cannot start.
+    """
+    import ray
+
+    for name, replicas in pools.items():
+        try:
+            ray.get([replica.load.remote() for replica in replicas])
+        except ray.exceptions.RayActorError as error:
+            last_line = str(error).strip().splitlines()[-1]
+            raise EngineDied(f"model {name}: its engine cannot start: {last_line}") from error
 
 
 def _replica(name: str, model: VllmModel, index: int, storage: StorageConfig) -> tuple[Any, bool]:

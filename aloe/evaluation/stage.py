@@ -9,7 +9,7 @@ from typing import Any
 from aloe.config import Config, speaker_settings
 from aloe.engines import check_models
 from aloe.engines.actors import most_open, reserve, run_rows
-from aloe.engines.pool import open_pools, pooled_models
+from aloe.engines.pool import await_pools, open_pools, pooled_models
 from aloe.errors import StageFailed, UserError
 from aloe.evaluation.policies import cast_of, policy_model, stages_before
 from aloe.evaluation.results import benchmark_results, cases_by_policy
@@ -153,13 +153,14 @@ def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
     }
     total, left = sum(map(len, cases.values())), sum(map(len, todo.values()))
     with (
-        open_pools(lasting, config.storage) as pools,
+        open_pools(lasting, config.storage, wait=False) as pools,
         meter("benchmark cases", total, total - left) as advance,
     ):
         for policy, rows in todo.items():
             cast = casts[policy]
             own = {name: model for name, model in pooled.items() if name in cast.keys() - lasting}
             with open_pools(own, config.storage) as more:
+                await_pools(pools)  # they started beside the first policy's
                 arguments = {
                     "config": config,
                     "store": store,
