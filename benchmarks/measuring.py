@@ -76,4 +76,4 @@ def write_json(arguments: Namespace, ratios: dict[str, float], runs: Any) -> Non
     settings = {key: value for key, value in vars(arguments).items() if key != "json"}
     machine = {"cores": os.cpu_count(), "machine": platform.machine()}
     document = {"ratios": ratios, "settings": settings, "machine": machine, "runs": runs}
-    arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    arguments.json.write_text(json.dumps(document, indent=2, default=str) + "\n")

@@ -8,7 +8,8 @@ turn's last token (``turn``), or their sum on the episode's last (``episode``), 
 it. The reward is that of dialogues with held-out personas, the same for both.
 
 ``--at-once N`` trains N times side by side, each on cores of its own; the seconds are then those
-of a machine that others use too. ``--start-from base`` needs no training before.
+of a machine that others use too. ``--start-from base`` needs no training before. Options it does
+not know, such as ``--training.ppo.batch_size 8``, go to ``aloe train ppo``.
 
 Of the runs with credit by turn: medians of the phases of an update, and ``rollout_busy``, the share
 of it in which the rollout engines have something to compute. Reward model and reference answer
@@ -71,7 +72,7 @@ def train(
     file.write_text(yaml.safe_dump(values))
     # taskset: a thread's own affinity would go with it, and this one starts others after.
     pinned = ["taskset", "--cpu-list", ",".join(map(str, cores))]
-    command = [*pinned, sys.executable, "-m", "aloe", "train", "ppo", str(file)]
+    command = [*pinned, sys.executable, "-m", "aloe", "train", "ppo", str(file), *arguments.options]
     subprocess.run(command, check=True)
     rows = Store(str(folder)).read_table("training/ppo/metrics.parquet", METRICS).to_pylist()
     return {(row["split"], row["name"], row["step"]): row["value"] for row in rows}
@@ -97,7 +98,8 @@ def main() -> None:
     )
     parser.add_argument("--at-once", type=int, default=1, help="trainings side by side")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
-    arguments = parser.parse_args()
+    arguments, options = parser.parse_known_args()
+    arguments.options = options
     console = Console()
     steps = range(1, arguments.updates + 1)
     cores = sorted(os.sched_getaffinity(0))
