@@ -9,7 +9,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,7 +18,7 @@ from aloe.config_file import dump_config, load_config
 from aloe.errors import EngineDied, StageFailed, UserError
 from aloe.interrupt import interruptible
 from aloe.progress import console, say, use_json
-from aloe.runtime import machine_has_gpu
+from aloe.runtime import machine_has_gpu, prefer_own_programs
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -240,8 +239,7 @@ def doctor(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``aloe`` command. Exit codes: 0 done, 1 failed, 2 bad input."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # DeepSpeed's build looks for ninja, which comes with the environment, on the path.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    prefer_own_programs()
     if not machine_has_gpu():
         os.environ.setdefault(
             "DS_ACCELERATOR", "cpu"

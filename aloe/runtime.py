@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,18 @@ from aloe.errors import UserError
 
 if TYPE_CHECKING:
     from aloe.config import RayConfig
+
+
+def prefer_own_programs() -> None:
+    """Find programs of this interpreter's environment, such as ninja, before others.
+
+    Builds of DeepSpeed's operators go by the ninja that made them: each of two versions that take
+    turns would build everything again.
+    """
+    own = str(Path(sys.executable).parent)
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    if path[0] != own:
+        os.environ["PATH"] = os.pathsep.join([own, *path])
 
 
 def has_gpu() -> bool:

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from aloe.errors import UserError
-from aloe.runtime import has_gpu
+from aloe.runtime import has_gpu, prefer_own_programs
 
 _STUBBED = {
     "flash_attn": (),
@@ -69,6 +69,7 @@ def check_compiler() -> None:
 
 def prepare() -> None:
     """Make this process ready for OpenRLHF; a second call changes nothing."""
+    prefer_own_programs()
     if importlib.util.find_spec("flash_attn") is None:
         _stub_flash_attention()
     if has_gpu():

@@ -34,5 +34,5 @@ def build_cpu_ops(tell: Callable[[str], None]) -> None:
         for name, purpose in _OPS.items():
             builder = getattr(cpu, name)()
             if not any((folder / builder.name).glob("*.so")):
-                tell(f"DeepSpeed compiles {purpose} for this CPU, once (about half a minute)")
+                tell(f"DeepSpeed compiles {purpose} for this CPU, once (half a minute to two)")
             builder.load(verbose=False)

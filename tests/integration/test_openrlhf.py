@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -242,3 +246,19 @@ def test_vllm_still_keeps_weights_where_we_say():
     assert "layer" in inspect.signature(utils.dispatch_cpu_unquantized_gemm).parameters
     imported = "from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm"
     assert imported in inspect.getsource(linear), "vLLM moved; adapt aloe/training/ppo/engine_sync"
+
+
+def test_operators_are_built_by_the_ninja_of_our_environment():
+    """Whoever starts the process: another version of ninja would build all of them again."""
+    script = (
+        "from aloe.training.accelerator import prepare; prepare();"
+        "import shutil; print(shutil.which('ninja'))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.split()[-1] == str(Path(sys.executable).parent / "ninja")
