@@ -8,7 +8,7 @@ from typing import Any
 from aloe.config import Config, ModelConfig, PpoConfig, VllmModel, speaker_settings
 from aloe.engines import check_models
 from aloe.engines.embedded import resolve_checkpoint
-from aloe.engines.pool import await_pools, open_pools, pool_resources, pooled_models
+from aloe.engines.pool import open_pools, pool_resources, pooled_models
 from aloe.errors import UserError
 from aloe.placement import groups_of, phases_of, rollout_model
 from aloe.roles.prompts import prompts_version
@@ -123,7 +123,7 @@ def _run(config: Config, job: Job, recorder: Recorder) -> Outcome:
     pooled = pooled_models(others_of(config), always=True)
     _check_room(config, roles, pooled)
     with (
-        open_pools(pooled, config.storage, wait=False) as pools,
+        open_pools(pooled, config.storage) as pools,
         teams(config, {role: kinds[role] for role in kinds if role in roles}) as team,
     ):
         job = replace(job, engines=tuple(team["rollout"]._actor_handlers))
@@ -139,7 +139,6 @@ def _run(config: Config, job: Job, recorder: Recorder) -> Outcome:
         rest = [role for role in team if role != "rollout"]
         loading = [ref for role in rest for ref in team[role].start("load", _of(config, job, role))]
         check([*engines, *loading])
-        await_pools(pools)  # they started beside the team
         check(team["actor"].async_run_method("meet"))
         tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(job.checkpoint))
         if tokenizer.pad_token is None:
