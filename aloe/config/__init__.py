@@ -133,18 +133,16 @@ class Config(Section):
             if isinstance(self.models[name], VerifiableModel) and key != "roles.judge":
                 raise ValueError(f"{key} names {name!r}, but a verifiable model can only judge")
         ppo = self.training.ppo
-        if ppo is not None and ppo.rewards.verifiable and not self.personas.verifiable.count:
-            raise ValueError(
-                "training.ppo.rewards.verifiable is set: expected personas.verifiable.count of at "
-                "least 1"
-            )
         if ppo is not None and ppo.rewards.model and self.training.reward is None:
             raise ValueError("training.ppo.rewards.model is set: expected training.reward")
-        judge = self.models[self.roles.judge]
-        if isinstance(judge, VerifiableModel) and not self.personas.verifiable.count:
-            raise ValueError(
-                "roles.judge is verifiable: expected personas.verifiable.count of at least 1"
-            )
+        checking = {
+            "training.ppo.rewards.verifiable is set": ppo is not None and ppo.rewards.verifiable,
+            "roles.judge is verifiable": isinstance(self.models[self.roles.judge], VerifiableModel),
+            "preferences.sft_min_met is set": self.preferences.sft_min_met,
+        }
+        for key, checks in checking.items():
+            if checks and not self.personas.verifiable.count:
+                raise ValueError(f"{key}: expected personas.verifiable.count of at least 1")
         if self.evaluation.baseline not in self.evaluation.policies:
             raise ValueError("evaluation.baseline must be one of evaluation.policies")
         return self

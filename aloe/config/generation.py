@@ -140,6 +140,9 @@ class PreferencesConfig(Section):
     """Smallest |P(guided preferred) - P(unguided preferred)| with which a pair is kept."""
     sft_rows: Literal["all", "pairs"] = "all"
     """Whose preferred replies SFT learns: of every comparison (the paper), or of kept pairs."""
+    sft_min_met: float = Field(0.0, ge=0, le=1)
+    """Of those, SFT learns the replies that meet at least this share of the persona's checkable
+    preferences (rejection sampling)."""
 
 
 class EvaluationConfig(Section):

@@ -10,6 +10,7 @@ from aloe.errors import StageFailed
 from aloe.preferences.rows import TurnView, pair_row, prompt_row, read_trees, sft_row, walk
 from aloe.progress import say
 from aloe.roles.prompts import prompts_version
+from aloe.roles.verifiable import share_met
 from aloe.schema import PAIRS, PROMPTS, SFT
 from aloe.storage import Manifest, Store, stage_manifest
 from aloe.storage.tables import new_table
@@ -22,10 +23,11 @@ def build_preferences(config: Config, store: Store) -> Manifest:
 
     Every node with sibling replies gives its pairs and its preferred replies, on the spine and off
     it. Identical replies make no pair. SFT learns the preferred reply of every comparison, or with
-    ``sft_rows: pairs`` of those that make a pair. The split of a row is its persona's.
+    ``sft_rows: pairs`` of those that make a pair; with ``sft_min_met`` only those of them that meet
+    enough of what a program can check. The split of a row is its persona's.
 
     Raises:
-        StageFailed: no pair is left to train on or to validate with.
+        StageFailed: no pair or no SFT row is left to train on or to validate with.
     """
     settings = {
         "preferences": config.preferences.model_dump(mode="json"),
@@ -45,6 +47,7 @@ def _write(config: PreferencesConfig, store: Store) -> dict[str, int]:
     # Zeros stand in the manifest too.
     counts = Counter(turns=0, comparisons=0, sft_rows=0, pairs=0, pairs_guided_preferred=0)
     splits = Counter(train=0, validation=0)
+    sft_splits = Counter(train=0, validation=0)
     with (
         new_table(store, f"{STAGE}/sft.parquet", SFT) as add_sft,
         new_table(store, f"{STAGE}/pairs.parquet", PAIRS) as add_pairs,
@@ -54,8 +57,9 @@ def _write(config: PreferencesConfig, store: Store) -> dict[str, int]:
             turns = list(walk(tree))
             kept = [turn for turn in turns if _is_pair(turn, config)]
             pairs = [pair_row(turn) for turn in kept]
-            learned = kept if config.sft_rows == "pairs" else turns
-            add_sft(sft_row(turn) for turn in learned)
+            compared = kept if config.sft_rows == "pairs" else turns
+            learned = [sft_row(turn) for turn in compared if _is_exemplary(turn, config)]
+            add_sft(learned)
             add_pairs(pairs)
             add_prompts([prompt_row(turns[0])])
             counts["turns"] += len({turn.user["node_id"] for turn in turns})
@@ -66,11 +70,17 @@ def _write(config: PreferencesConfig, store: Store) -> dict[str, int]:
                 pair["preferred_role"] == "guided" for pair in pairs
             )
             splits.update(pair["split"] for pair in pairs)
+            sft_splits.update(row["split"] for row in learned)
         for split in ("train", "validation"):
             if not splits[split]:
                 raise StageFailed(
                     f"no {split} pair among {counts['turns']} turns; see preferences.min_margin, "
                     "drop_disagreements and validation_share"
+                )
+            if not sft_splits[split]:
+                raise StageFailed(
+                    f"no {split} row for SFT among {counts['comparisons']} preferred replies; see "
+                    "preferences.sft_min_met"
                 )
     return {
         **counts,
@@ -87,3 +97,10 @@ def _is_pair(turn: TurnView, config: PreferencesConfig) -> bool:
         return False
     margin = turn.preferred["judge_probability"] - turn.rejected["judge_probability"]
     return margin >= config.min_margin
+
+
+def _is_exemplary(turn: TurnView, config: PreferencesConfig) -> bool:
+    if not config.sft_min_met:
+        return True
+    preferences, profile = turn.user["preferences"] or (), turn.user["profile"]
+    return share_met(preferences, turn.preferred["text"], profile) >= config.sft_min_met

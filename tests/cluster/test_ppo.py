@@ -15,7 +15,7 @@ import torch
 from killing import killed_after, step_kept
 from planted_run import planted_run
 
-from aloe.config import Config
+from aloe.config import Config, VllmModel
 from aloe.schema import DIALOGUES, METRICS
 from aloe.storage import Manifest, Store
 from aloe.training import train_ppo, train_reward
@@ -37,6 +37,7 @@ PPO: dict[str, Any] = {
     "eval_steps": 2,
     "checkpoint_steps": 2,
 }
+TINY = {"backend": "vllm", "path": "embedded://tiny", "max_model_len": 1024, "max_num_seqs": 8}
 
 
 @dataclass
@@ -162,8 +163,8 @@ def test_killed_in_the_middle_it_goes_on_as_if_it_had_not_been(run, killed):
                 assert found[step, name] == pytest.approx(value, abs=1e-3), (step, name)
 
 
-def test_rolled_out_ahead_with_a_judge_and_no_critic(run, tmp_path):
-    """Asynchronous, and the rest of the ways that the runs above do not go."""
+def test_rolled_out_ahead_with_a_pool_a_judge_and_no_critic(run, tmp_path):
+    """Asynchronous, a user whose engine is a pool, and the rest of the ways not gone above."""
     changes = {
         "ahead": True,
         "estimator": "rloo",
@@ -180,6 +181,12 @@ def test_rolled_out_ahead_with_a_judge_and_no_critic(run, tmp_path):
     config, store = planted_run(
         tmp_path, ppo={**PPO, **changes}, ray={"num_cpus": 6, "logical_gpus": 6}
     )
+    config = config.model_copy(
+        update={
+            "models": {**config.models, "tiny": VllmModel.model_validate(TINY)},
+            "roles": config.roles.model_copy(update={"user": "tiny"}),
+        }
+    )
     found = Run(config, store, train_ppo(config, store))
     numbers = found.numbers("train")
     for step in (1, 2, 3):
@@ -190,3 +197,17 @@ def test_rolled_out_ahead_with_a_judge_and_no_critic(run, tmp_path):
     assert abs(numbers[1, "rollout_kl"]) < 1e-5 < abs(numbers[2, "rollout_kl"])
     assert numbers[3, "kl_coef"] != numbers[1, "kl_coef"]
     assert found.manifest.usage.calls > 0
+    answers = users_answers(found)
+    assert answers
+    assert not answers & users_answers(run)  # a script's
+    assert not ray.util.list_named_actors(all_namespaces=True)  # its pool is gone
+
+
+def users_answers(run: Run) -> set[str]:
+    """What the simulated users said to replies of the policy."""
+    return {
+        row["user"]
+        for file in run.store.names("training/ppo/dialogues")
+        for row in run.store.read_table(f"training/ppo/dialogues/{file}", DIALOGUES).to_pylist()
+        if row["turn"] > 1
+    }

@@ -94,6 +94,7 @@ def test_dumped_yaml_is_plain(scripted_config):
     ("overrides", "named"),
     [
         (["--roles.judge", "checks"], "expected personas.verifiable.count of at least 1"),
+        (["--preferences.sft_min_met", "0.5"], "expected personas.verifiable.count of at least 1"),
         (["--roles.user", "checks"], "a verifiable model can only judge"),
         (["--training.ppo", "{updates: 3}"], "expected personas.verifiable.count of at least 1"),
         (["--training.ppo", "{rewards: {verifiable: 0, model: 1}}"], "expected training.reward"),

@@ -23,7 +23,8 @@ def write_dialogue(store: Store, dialogue: DialogueConfig, per_part: int) -> Non
     engines = dict.fromkeys(ROLES, ScriptedEngine("s", ScriptedModel(backend="scripted")))
     nodes = []
     for number, split in enumerate(SPLITS):
-        persona = Persona(f"p{number}", f"Life {number}", f"Character {number}")
+        life = f"Life {number} between a garden, a market and a harbor"
+        persona = Persona(f"p{number}", life, f"Character {number}", ("short", "picks_up"))
         start = TreeSeed(f"t{number}", persona, split, 0, "f")
         nodes.append(asyncio.run(grow_tree(start, engines, dialogue)))
     for first in range(0, len(nodes), per_part):
@@ -120,6 +121,33 @@ def test_sft_can_learn_the_kept_pairs_alone(branched):
         )
     assert found["pairs"][0] == found["pairs"][1] == found["all"][1]
     assert found["all"][1].total() < found["all"][0].total()
+
+
+def test_sft_can_learn_only_what_meets_enough_of_the_preferences(branched):
+    store, config = branched
+    exemplary = config.preferences.model_copy(update={"sft_min_met": 0.6})
+    counts = build_preferences(config.model_copy(update={"preferences": exemplary}), store).counts
+    sft = store.read_table("preferences/sft.parquet", SFT).to_pylist()
+    assert 0 < counts["sft_rows"] == len(sft) < counts["comparisons"] == counts["pairs"]
+    found = Counter((row["tree_id"], row["response"]) for row in sft)
+    wanted = {"garden", "market", "harbor"}
+    assert found == Counter(
+        (row["tree_id"], row["preferred"])
+        for row in store.read_table("preferences/pairs.parquet", PAIRS).to_pylist()
+        if wanted & set(row["preferred"].lower().strip(".").split())
+    )
+
+
+def test_filters_that_leave_no_row_for_sft_are_a_failure(run):
+    store, config = run
+    strict = config.preferences.model_copy(update={"sft_min_met": 1.0})
+    for part in store.names("dialogue/nodes"):
+        rows = store.read_table(f"dialogue/nodes/{part}", NODES).to_pylist()
+        held = [row | {"preferences": ["long"]} for row in rows]
+        store.write_table(f"dialogue/nodes/{part}", held, NODES)
+    with pytest.raises(StageFailed, match="sft_min_met"):
+        build_preferences(config.model_copy(update={"preferences": strict}), store)
+    assert store.names("preferences") == ["manifest.json"]
 
 
 def test_filters_that_leave_nothing_are_a_failure(run):
