@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aloe.config import VllmModel
 from aloe.engines.base import Completion, Load, Message, Request
+from aloe.engines.controls import plain_chat
 from aloe.engines.embedded import resolve_checkpoint
 from aloe.engines.prefix import PrefixIndex
 from aloe.engines.price import cost_usd
@@ -134,7 +135,7 @@ class VllmEngine:
 
     def token_ids(self, messages: list[Message]) -> list[int]:
         """The chat as the model reads it, up to where its answer begins."""
-        chat: Any = messages
+        chat: Any = plain_chat(messages, self._tokenizer)
         ids: Any = self._tokenizer.apply_chat_template(
             chat, add_generation_prompt=True, tokenize=True, return_dict=False
         )

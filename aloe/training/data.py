@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from aloe.engines.base import Message
+from aloe.engines.controls import plain_chat, without_controls
 from aloe.errors import UserError
 from aloe.schema import PAIRS, SFT
 from aloe.storage import Store
@@ -169,9 +170,10 @@ def encode(
         One `Encoded` per reply, or None when even the last message alone is too long; and the
         number of turns that were dropped.
     """
-    tails = [tokenizer(reply, add_special_tokens=False)["input_ids"] + [end] for reply in replies]
+    plain = [without_controls(reply, tokenizer) for reply in replies]
+    tails = [tokenizer(reply, add_special_tokens=False)["input_ids"] + [end] for reply in plain]
     room = max_len - max(map(len, tails))
-    messages, dropped = list(prompt), 0
+    messages, dropped = plain_chat(prompt, tokenizer), 0
     while True:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         head = tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -12,6 +12,7 @@ from openrlhf.utils.agent import AgentExecutorBase
 
 from aloe.config import PpoConfig, Sampling
 from aloe.engines import Engine, Message
+from aloe.engines.controls import without_controls
 from aloe.engines.vllm import VllmEngine
 from aloe.errors import CallFailed, EngineError, MalformedAnswer
 from aloe.roles import (
@@ -224,10 +225,11 @@ def between(tokenizer: TokenizerLike, last: int, user: str) -> list[int]:
         last: the reply's last token; an end of turn that the policy said itself is not said again.
         user: the message in between.
     """
+    said = without_controls(user.replace(_MARK, " "), tokenizer)
     chat: Any = [
         {"role": "user", "content": "."},
         {"role": "assistant", "content": _MARK},
-        {"role": "user", "content": user.replace(_MARK, " ")},
+        {"role": "user", "content": said},
     ]
     text: Any = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     ids = tokenizer.encode(text.partition(_MARK)[2], add_special_tokens=False)
