@@ -7,6 +7,8 @@ checkpoint (``training.ppo.start_from``) and makes as many updates: each turn's 
 turn's last token (``turn``), or their sum on the episode's last (``episode``), where OpenRLHF puts
 it. The reward is that of dialogues with held-out personas, the same for both.
 
+``--folder FOLDER`` keeps the trainings; a benchmark that was stopped goes on from there.
+
 ``--at-once N`` trains N times side by side, each on cores of its own; the seconds are then those
 of a machine that others use too. ``--start-from base`` needs no training before. Options it does
 not know, such as ``--training.ppo.batch_size 8``, go to ``aloe train ppo``.
@@ -27,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -56,7 +59,7 @@ def train(
     source: Path = arguments.run
     for name in READ:
         if (source / name).exists():
-            shutil.copytree(source / name, folder / name)
+            shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
     values = yaml.safe_load((source / "config.yaml").read_text())
     values["run"] |= {"dir": str(folder), "seed": seed, "resume": "always"}
     values["training"]["ppo"] |= {
@@ -64,7 +67,7 @@ def train(
         "updates": arguments.updates,
         "eval_steps": None,
         "eval_dialogues": 40,
-        "checkpoint_steps": None,
+        "checkpoint_steps": 2 if arguments.folder else None,
     }
     if arguments.start_from:
         values["training"]["ppo"]["start_from"] = arguments.start_from
@@ -96,6 +99,7 @@ def main() -> None:
     parser.add_argument(
         "--start-from", choices=["base", "sft", "dpo"], help="as the run's if unset"
     )
+    parser.add_argument("--folder", type=Path, help="where trainings are kept; else nowhere")
     parser.add_argument("--at-once", type=int, default=1, help="trainings side by side")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     arguments, options = parser.parse_known_args()
@@ -110,8 +114,11 @@ def main() -> None:
     def one(place: tuple[int, str]) -> Numbers:
         seed, credit = place
         share = shares.get()
-        with tempfile.TemporaryDirectory(prefix="aloe-ppo-") as root:
-            found = train(arguments, Path(root), seed, credit, share)
+        with ExitStack() as stack:
+            root = arguments.folder or Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="aloe-ppo-"))
+            )
+            found = train(arguments, root / f"{seed}-{credit}", seed, credit, share)
         shares.put(share)
         return found
 
