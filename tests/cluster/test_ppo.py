@@ -15,7 +15,7 @@ import torch
 from killing import killed_after, step_kept
 from planted_run import planted_run
 
-from aloe.config import Config, VllmModel
+from aloe.config import Config, Sampling, VllmModel
 from aloe.schema import DIALOGUES, METRICS
 from aloe.storage import Manifest, Store
 from aloe.training import train_ppo, train_reward
@@ -185,6 +185,7 @@ def test_rolled_out_ahead_with_a_pool_a_judge_and_no_critic(run, tmp_path):
         update={
             "models": {**config.models, "tiny": VllmModel.model_validate(TINY)},
             "roles": config.roles.model_copy(update={"user": "tiny"}),
+            "dialogue": config.dialogue.model_copy(update={"sampling": Sampling(max_tokens=20)}),
         }
     )
     found = Run(config, store, train_ppo(config, store))

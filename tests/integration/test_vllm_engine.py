@@ -152,3 +152,30 @@ def test_what_the_policys_engine_cannot_answer_ends_that_episode_only(engine, ru
     error = failed["error"]
     assert (error["role"], error["turn"], error["kind"]) == ("policy", 1, "EngineError")
     assert error["calls"][-1]["tries"] == 1
+
+
+def test_an_episode_ends_where_the_user_leaves_no_room_to_answer(engine, runner):
+    prepare()
+    from vllm.sampling_params import SamplingParams
+
+    from aloe.training.ppo.episode import Conversation, Start
+
+    scripted = ScriptedEngine("user", ScriptedModel(backend="scripted"))
+    options = PpoConfig(turns=9, batch_size=4, sampling={"max_tokens": 8, "top_p": 1.0})
+    talk = Conversation(engine, {"user": scripted}, options, Sampling(max_tokens=20))
+    persona = {"persona_id": "a", "profile": "b", "personality": "c", "preferences": ["asks"]}
+    start = Start("p", [*CHAT], persona, 1, 1.0)
+    begun = len(engine.token_ids(CHAT))
+
+    async def episode(longest: int):
+        params = SamplingParams(max_tokens=8)
+        return await talk.execute("", start.label(), params, longest, None, None)
+
+    async def of_lengths():
+        return await asyncio.gather(*(episode(begun + more) for more in range(9, 60, 10)))
+
+    for more, found in zip(range(9, 60, 10), runner.run(of_lengths()), strict=True):
+        ids, ranges = found["observation_tokens"], found["action_ranges"]
+        assert len(ids) == len(found["rollout_log_probs"]) <= begun + more
+        assert ranges[-1][1] == len(ids)  # ends with a reply
+        assert found["truncated"] == (len(ranges) < 9)

@@ -152,7 +152,9 @@ class Controller(ppo_trainer.BasePPOTrainer):  # type: ignore[misc]
     def _check_sync(self, responses: Sequence[Response]) -> dict[str, float]:
         probes = [r for r in responses if r["action_ranges"]][: self.options.sync_probes]
         tempered = self.options.sampling.temperature != 1
-        return compare(probes, self.vllm_engines, self.actor_model_group, tempered)
+        # An engine says nothing of a prompt that leaves it no room for one more token.
+        longest = self.options.max_len - 1
+        return compare(probes, self.vllm_engines, self.actor_model_group, tempered, longest)
 
     def _seconds(self, status: Mapping[str, float]) -> dict[str, float]:
         """Seconds of the phases of an update; those that run side by side each have their own."""

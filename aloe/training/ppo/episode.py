@@ -142,8 +142,11 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
                 error = self._error(start, turn + 1, failure, calls)
                 break
             calls.append(user.call)
-            history.append({"role": "user", "content": user.value})
             heard = between(self._engine.tokenizer, said.token_ids[-1], user.value)
+            if len(ids) + len(heard) >= max_length:  # no room to answer: not part of the episode
+                cut = True
+                break
+            history.append({"role": "user", "content": user.value})
             ids += heard
             log_probs += [0.0] * len(heard)
         for engine in (self._engine, *others.values()):

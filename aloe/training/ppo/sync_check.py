@@ -12,7 +12,11 @@ from aloe.training.ppo.numbers import Response, k3, own_tokens_of
 
 
 def compare(
-    responses: Sequence[Response], engines: Sequence[Any], policy: Any, tempered: bool
+    responses: Sequence[Response],
+    engines: Sequence[Any],
+    policy: Any,
+    tempered: bool,
+    longest: int,
 ) -> dict[str, float]:
     """How far each engine is from the trainer now, and how far the trainer has moved.
 
@@ -22,15 +26,16 @@ def compare(
         policy: the group of the policy's ranks.
         tempered: episodes were sampled at another temperature than 1: their log-probs are no
             measure of how far the policy has moved.
+        longest: tokens of an episode that are asked about.
 
     Returns:
         ``sync_kl``, the largest over the engines, and ``sync_moved``; both nats a token of the
         policy's own, by the estimator k3, which is never negative.
     """
-    rows = [response["observation_tokens"] for response in responses]
+    rows = [response["observation_tokens"][:longest] for response in responses]
     asked = [[engine.log_probs.remote(row) for row in rows] for engine in engines]
     trainer = ray.get(policy.async_run_method("probe", rows))[0]
-    own = [torch.tensor(own_tokens_of(response)) for response in responses]
+    own = [torch.tensor(own_tokens_of(response)[: longest - 1]) for response in responses]
 
     def of_policy(values: Sequence[Any]) -> torch.Tensor:
         return torch.cat([torch.as_tensor(v)[mask] for v, mask in zip(values, own, strict=True)])
@@ -38,6 +43,6 @@ def compare(
     mine = of_policy(trainer)
     found = {"sync_kl": max(k3(mine, of_policy(ray.get(answers))) for answers in asked)}
     if not tempered:
-        sampled = of_policy([response["rollout_log_probs"][1:] for response in responses])
+        sampled = of_policy([response["rollout_log_probs"][1:longest] for response in responses])
         found["sync_moved"] = k3(mine, sampled)
     return found
