@@ -36,5 +36,6 @@ def plain_chat(messages: Iterable[Message], tokenizer: Any) -> list[Message]:
 def _controls(tokenizer: Any) -> re.Pattern[str] | None:
     # Those of vLLM without this attribute (Mistral's own) read no control token from text.
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-    spelled = sorted((token.content for token in added if token.special), key=len, reverse=True)
+    special = {token.content for token in added if token.special} - {""}
+    spelled = sorted(special, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, spelled))) if spelled else None

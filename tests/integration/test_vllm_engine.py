@@ -127,23 +127,26 @@ def test_a_prompt_that_does_not_fit_costs_one_call(engine, runner):
         runner.run(engine.complete(Request([{"role": "user", "content": "x " * 2000}])))
 
 
-def test_what_the_policys_engine_cannot_answer_ends_that_episode_only(engine, runner):
+async def episode(engine, chat, turns: int, longest: int):
+    """What `Conversation` makes of a chat that is begun so, with a scripted user."""
     prepare()
     from vllm.sampling_params import SamplingParams
 
     from aloe.training.ppo.episode import Conversation, Start
 
     scripted = ScriptedEngine("user", ScriptedModel(backend="scripted"))
-    options = PpoConfig(turns=2, batch_size=4, sampling={"max_tokens": 8, "top_p": 1.0})
+    options = PpoConfig(turns=turns, batch_size=4, sampling={"max_tokens": 8, "top_p": 1.0})
     talk = Conversation(engine, {"user": scripted}, options, Sampling(max_tokens=20))
     persona = {"persona_id": "a", "profile": "b", "personality": "c", "preferences": ["asks"]}
+    label = Start("p", chat, persona, 1, 1.0).label()
+    return await talk.execute("", label, SamplingParams(max_tokens=8), longest, None, None)
 
-    async def episode(first: str):
-        start = Start("p", [CHAT[0], {"role": "user", "content": first}], persona, 1, 1.0)
-        return await talk.execute("", start.label(), SamplingParams(max_tokens=8), 4096, None, None)
 
+def test_what_the_policys_engine_cannot_answer_ends_that_episode_only(engine, runner):
     async def both():
-        return await asyncio.gather(episode("Hi."), episode("much too long " * 400))
+        begun = ("Hi.", "much too long " * 400)
+        chats = [[CHAT[0], {"role": "user", "content": first}] for first in begun]
+        return await asyncio.gather(*(episode(engine, chat, 2, 4096) for chat in chats))
 
     fine, failed = runner.run(both())
     assert fine["error"] is None
@@ -155,27 +158,14 @@ def test_what_the_policys_engine_cannot_answer_ends_that_episode_only(engine, ru
 
 
 def test_an_episode_ends_where_the_user_leaves_no_room_to_answer(engine, runner):
-    prepare()
-    from vllm.sampling_params import SamplingParams
-
-    from aloe.training.ppo.episode import Conversation, Start
-
-    scripted = ScriptedEngine("user", ScriptedModel(backend="scripted"))
-    options = PpoConfig(turns=9, batch_size=4, sampling={"max_tokens": 8, "top_p": 1.0})
-    talk = Conversation(engine, {"user": scripted}, options, Sampling(max_tokens=20))
-    persona = {"persona_id": "a", "profile": "b", "personality": "c", "preferences": ["asks"]}
-    start = Start("p", [*CHAT], persona, 1, 1.0)
     begun = len(engine.token_ids(CHAT))
-
-    async def episode(longest: int):
-        params = SamplingParams(max_tokens=8)
-        return await talk.execute("", start.label(), params, longest, None, None)
+    lengths = range(begun + 9, begun + 60, 10)
 
     async def of_lengths():
-        return await asyncio.gather(*(episode(begun + more) for more in range(9, 60, 10)))
+        return await asyncio.gather(*(episode(engine, CHAT, 9, longest) for longest in lengths))
 
-    for more, found in zip(range(9, 60, 10), runner.run(of_lengths()), strict=True):
+    for longest, found in zip(lengths, runner.run(of_lengths()), strict=True):
         ids, ranges = found["observation_tokens"], found["action_ranges"]
-        assert len(ids) == len(found["rollout_log_probs"]) <= begun + more
+        assert len(ids) == len(found["rollout_log_probs"]) <= longest
         assert ranges[-1][1] == len(ids)  # ends with a reply
         assert found["truncated"] == (len(ranges) < 9)
