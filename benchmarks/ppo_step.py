@@ -61,7 +61,7 @@ def train(
         if (source / name).exists():
             shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
     values = yaml.safe_load((source / "config.yaml").read_text())
-    values["run"] |= {"dir": str(folder), "seed": seed, "resume": "always"}
+    values["run"] |= {"dir": str(folder), "seed": seed, "resume": "if-same"}
     values["training"]["ppo"] |= {
         "credit": credit,
         "updates": arguments.updates,
