@@ -9,7 +9,7 @@
 FROM nvidia/cuda:13.0.1-devel-ubuntu22.04 AS cuda
 
 FROM python:3.11.14-slim-bookworm AS base
-# g++: DeepSpeed compiles its Adam at first use (ninja comes from the list). libnuma1: vLLM on
+# g++: DeepSpeed compiles its Adam with it (ninja comes from the list). libnuma1: vLLM on
 # CPU. wget: KubeRay's health probes call it.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ libnuma1 wget \
@@ -28,6 +28,8 @@ RUN requirements/install.sh python requirements/cpu.txt
 COPY . .
 RUN pip install --no-deps --no-build-isolation .
 USER 1000:1000
+# For the CPU that the image is built on; on another kind they are built at the first training.
+RUN aloe doctor --build
 CMD ["aloe", "doctor"]
 
 FROM base AS gpu

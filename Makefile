@@ -14,6 +14,7 @@ demo-rl: $(INSTALLED)
 	$(BIN)/aloe run configs/rl_small.yaml
 
 test: $(INSTALLED)
+	requirements/browser.sh
 	$(BIN)/python -m pytest
 
 check: $(INSTALLED)
@@ -34,6 +35,7 @@ $(INSTALLED): requirements/$(REQUIREMENTS).txt requirements/install.sh pyproject
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv || python3 -m venv .venv
 	requirements/install.sh $(BIN)/python requirements/$(REQUIREMENTS).txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/aloe doctor --build
 	touch $@
 
 $(BENCH_INSTALLED): requirements/bench.txt $(INSTALLED)

@@ -17,8 +17,8 @@ from aloe.config import Config
 from aloe.config_file import dump_config, load_config
 from aloe.errors import EngineDied, StageFailed, UserError
 from aloe.interrupt import interruptible
+from aloe.machine import machine_has_gpu, prefer_own_programs
 from aloe.progress import console, say, use_json
-from aloe.runtime import machine_has_gpu, prefer_own_programs
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -219,12 +219,18 @@ def show_config(context: typer.Context, config: ConfigPath) -> None:
 @app.command()
 def doctor(
     address: Annotated[str | None, typer.Option(help="Ray cluster to look for.")] = None,
+    compiles: Annotated[
+        bool, typer.Option("--build", help="Compile DeepSpeed's operators for this CPU instead.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Tell what is installed and what this machine has; each problem with its remedy."""
-    from aloe.doctor import examine
+    from aloe.doctor import build, examine
 
     use_json(as_json)
+    if compiles:
+        build()
+        return
     findings = examine(address)
     if as_json:
         print(json.dumps([finding.__dict__ for finding in findings]))

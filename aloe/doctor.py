@@ -9,7 +9,9 @@ from importlib.util import find_spec
 
 from aloe.config import RayConfig
 from aloe.errors import UserError
-from aloe.runtime import check_address, connect, cores, machine_has_gpu
+from aloe.machine import cores, machine_has_gpu
+from aloe.progress import say
+from aloe.runtime import check_address, connect
 
 _NEEDED = ("ray", "openrlhf", "deepspeed", "torch", "transformers", "datasets", "pyarrow", "s3fs")
 _MEMORY_GIB = 12  # what the demo was measured to stay under
@@ -90,11 +92,33 @@ def _accelerator() -> Finding:
     )
 
 
+def build() -> None:
+    """Compile what DeepSpeed wants on this CPU, so that no training has to; again is no harm.
+
+    Raises:
+        UserError: g++ or ninja is missing.
+    """
+    from aloe.training.accelerator import check_compiler, prepare
+    from aloe.training.compile import build_cpu_ops
+
+    check_compiler()
+    if not machine_has_gpu():
+        prepare()
+        build_cpu_ops(say)
+
+
 def _compiler() -> Finding:
     missing = [name for name in ("g++", "ninja") if not shutil.which(name)]
-    if not missing:
-        return Finding("g++ and ninja, with which DeepSpeed builds its CPU Adam", True)
-    return Finding(f"{' and '.join(missing)} not found", False, "apt-get install g++ ninja-build")
+    if missing:
+        remedy = "apt-get install g++ ninja-build"
+        return Finding(f"{' and '.join(missing)} not found", False, remedy)
+    if machine_has_gpu():
+        return Finding("g++ and ninja, with which DeepSpeed builds its operators", True)
+    from aloe.training.compile import operators_built
+
+    if operators_built():
+        return Finding("DeepSpeed's operators are built for this CPU", True)
+    return Finding("DeepSpeed's operators are not built for this CPU", False, "aloe doctor --build")
 
 
 def _memory() -> Finding:

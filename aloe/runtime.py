@@ -1,50 +1,19 @@
-"""The machine and the Ray cluster: the one place that asks whether there is a GPU.
-
-`aloe.training.accelerator` builds on it what OpenRLHF needs on a CPU.
-"""
+"""The Ray cluster: joined, or started on this machine."""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from aloe.errors import UserError
+from aloe.machine import cores, machine_has_gpu
+from aloe.processes import OFF, forks, preload, python_of_workers
 
 if TYPE_CHECKING:
     from aloe.config import RayConfig
-
-
-def prefer_own_programs() -> None:
-    """Find programs of this interpreter's environment, such as ninja, before others.
-
-    Builds of DeepSpeed's operators go by the ninja that made them: each of two versions that take
-    turns would build everything again.
-    """
-    own = str(Path(sys.executable).parent)
-    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    if path[0] != own:
-        os.environ["PATH"] = os.pathsep.join([own, *path])
-
-
-def has_gpu() -> bool:
-    """Whether this process sees a CUDA device."""
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def machine_has_gpu() -> bool:
-    """Whether this machine has a CUDA driver, asked without importing torch."""
-    return Path("/dev/nvidiactl").exists()
-
-
-def cores() -> list[int]:
-    """CPU numbers that this process may run on."""
-    return sorted(os.sched_getaffinity(0))
 
 
 def check_address(config: RayConfig) -> str | None:
@@ -64,8 +33,14 @@ def check_address(config: RayConfig) -> str | None:
     return address
 
 
-def connect(config: RayConfig) -> None:
+def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
     """Join the configured cluster, or start Ray on this machine; again is no harm.
+
+    Workers of a Ray that is started here are copies of the fork server (`aloe.processes`), where
+    that can be.
+
+    Args:
+        modules: what the workers to come will import; the fork server begins at once.
 
     Raises:
         UserError: the configured cluster cannot be reached.
@@ -73,7 +48,11 @@ def connect(config: RayConfig) -> None:
     import ray
 
     if ray.is_initialized():
+        if ray.get_runtime_context().runtime_env.get("py_executable") == python_of_workers():
+            preload(modules)
         return
+    if not config.fork_server:
+        os.environ[OFF] = "1"
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves engines
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are about Ray's insides
@@ -84,6 +63,10 @@ def connect(config: RayConfig) -> None:
         except ConnectionError as error:
             raise UserError(f"ray.address {address}: no Ray cluster answers there") from error
         return
+    copied: dict[str, Any] = {}
+    if forks():
+        preload(modules)
+        copied["runtime_env"] = {"py_executable": python_of_workers()}
     ray.init(
         address="local",  # None would join what somebody else started on this machine
         num_cpus=config.num_cpus or max(4, len(cores())),
@@ -92,6 +75,7 @@ def connect(config: RayConfig) -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
+        **copied,
     )
 
 

@@ -20,7 +20,7 @@ import yaml
 from measuring import tree_seeds
 
 from aloe.config_file import load_config
-from aloe.runtime import machine_has_gpu
+from aloe.machine import machine_has_gpu
 from aloe.schema import METRICS, PAIRS
 from aloe.storage import Store, run_store, stage_manifest
 

@@ -11,6 +11,7 @@ from aloe.dialogue.parts import STAGE, Plan
 from aloe.dialogue.worker import RolloutWorker
 from aloe.engines.actors import most_open, reserve, run_rows
 from aloe.engines.pool import open_pools, pooled_models
+from aloe.engines.start import imports_of
 from aloe.errors import StageFailed
 from aloe.progress import meter, say
 from aloe.roles.prompts import prompts_version
@@ -80,7 +81,7 @@ def _roll_out(config: Config, store: Store, plan: Plan, todo: list[int], fingerp
     models = speakers_of(config, list(config.roles.model_dump().values()))
     actors = config.dialogue.actors
     pooled = pooled_models(models)
-    connect(config.ray)
+    connect(config.ray, imports_of(models.values()))
     gpus = reserve(config.ray, "dialogue.actors", actors, models, pooled)
     # One more than is needed, so that the next part's personas are there when a tree ends.
     in_flight = -(-most_open(actors, models.values()) // plan.part_size) + 1

@@ -16,6 +16,7 @@ from aloe.engines.gate import Gate
 from aloe.engines.pool import Pools, pool_resources
 from aloe.engines.speakers import Speakers, gpus_for
 from aloe.interrupt import raise_if_interrupted
+from aloe.machine import use_reserved_threads
 from aloe.runtime import require_resources
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class EngineWorker:
     def __init__(
         self, models: Mapping[str, ModelConfig], pools: Pools | None, actors: ActorPool
     ) -> None:
+        use_reserved_threads()
         self._speakers = Speakers(models, pools)
         self._most, self._fixed = most_open(actors, models.values()), actors.in_flight is not None
         self._gate: AdmissionGate | None = None

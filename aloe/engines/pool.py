@@ -17,6 +17,7 @@ from typing import Any
 from aloe.config import EnginePool, ModelConfig, StorageConfig, VllmModel
 from aloe.engines.base import Completion, Engine, Load, Request
 from aloe.errors import EngineDied, EngineError
+from aloe.machine import use_reserved_threads
 from aloe.schema import stable_id
 from aloe.storage import use_storage
 
@@ -143,6 +144,7 @@ class EngineReplica:
         from aloe.engines.start import start_vllm
 
         use_storage(storage)
+        use_reserved_threads()
         # A pool is for several engines: on a CPU none of them may claim the cores.
         self._engine: Engine = start_vllm(name, model, share_cores=True)
 

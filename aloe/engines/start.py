@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from aloe.config import ModelConfig, OpenAIModel, ScriptedModel, VerifiableModel, VllmModel
 from aloe.engines.base import Engine
+from aloe.engines.vllm_core import MODULES
+
+
+def imports_of(models: Iterable[ModelConfig]) -> tuple[str, ...]:
+    """Modules that take long to import and that engines of these models need."""
+    return MODULES if any(isinstance(model, VllmModel) for model in models) else ()
 
 
 def start_engine(name: str, model: ModelConfig, share_cores: bool) -> Engine:

@@ -16,9 +16,10 @@ from aloe.engines.controls import plain_chat
 from aloe.engines.embedded import resolve_checkpoint
 from aloe.engines.prefix import PrefixIndex
 from aloe.engines.price import cost_usd
+from aloe.engines.vllm_core import prepare_core, use_prepared_cores
 from aloe.engines.vllm_stats import EngineStats
 from aloe.errors import EngineDied, EngineError, MalformedAnswer, UserError
-from aloe.runtime import cores, has_gpu
+from aloe.machine import cores, has_gpu
 
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
@@ -51,9 +52,11 @@ class VllmEngine:
             more: arguments of vLLM's EngineArgs beside `engine_options`.
         """
         _prepare_process(share_cores)
+        prepare_core()
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        use_prepared_cores()
         self._name, self._model = name, model
         self._stats = EngineStats()
         arguments = AsyncEngineArgs(**engine_options(model), **(more or {}))

@@ -10,6 +10,7 @@ from aloe.config import Config, speaker_settings
 from aloe.engines import check_models
 from aloe.engines.actors import most_open, reserve, run_rows
 from aloe.engines.pool import await_pools, open_pools, pooled_models
+from aloe.engines.start import imports_of
 from aloe.errors import StageFailed, UserError
 from aloe.evaluation.policies import cast_of, policy_model, stages_before
 from aloe.evaluation.results import benchmark_results, cases_by_policy
@@ -138,7 +139,7 @@ def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
     check_models(everyone.values())
     pooled = pooled_models(everyone)
     lasting = {name: model for name, model in pooled.items() if name in config.models}
-    connect(config.ray)
+    connect(config.ray, imports_of(everyone.values()))
     actors = config.evaluation.actors
     # Of all policies, before the first is played.
     gpus = {

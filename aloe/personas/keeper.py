@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aloe.config import PersonasConfig
+from aloe.machine import use_reserved_threads
 from aloe.personas.encode import SentenceEncoder
 from aloe.personas.filter import Floats
 from aloe.personas.growth import pool_of, undecided
@@ -50,6 +51,7 @@ class PoolKeeper:
             decided: names of each pool's rounds, see `aloe.personas.rounds.round_names`.
             starting: outcomes of the first round of pools that have not begun.
         """
+        use_reserved_threads()
         self._config, self._store = config, store
         self._pools = {
             kind: pool_of(kind, config, seed, read_rounds(store, decided[kind])) for kind in KINDS

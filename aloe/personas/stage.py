@@ -12,6 +12,7 @@ from typing import Any
 from aloe.config import Config, PersonasConfig, speaker_settings, speakers_of
 from aloe.engines.actors import most_open, reserve, run_rows
 from aloe.engines.pool import open_pools, pooled_models
+from aloe.engines.start import imports_of
 from aloe.errors import StageFailed
 from aloe.personas.encode import check_encoder
 from aloe.personas.growth import GrowingPool, growth_of, pool_of
@@ -149,9 +150,9 @@ def _grow(
     """Run rounds until both pools have stopped; the keeper writes each as it is decided."""
     import ray
 
-    connect(config.ray)
     settings, actors = config.personas, config.personas.actors
     models = speakers_of(config, [settings.writer])
+    connect(config.ray, imports_of(models.values()))
     pooled = pooled_models(models)
     gpus = reserve(config.ray, "personas.actors", actors, models, pooled, _KEEPER_CPUS)
     in_flight = most_open(actors, models.values())

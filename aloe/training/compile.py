@@ -1,15 +1,35 @@
-"""What DeepSpeed compiles for a CPU, built once per machine."""
+"""What DeepSpeed compiles for a CPU, built once for each environment and kind of CPU."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import platform
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import platformdirs
 
+from aloe.schema import stable_id
+
 _OPS = {"FusedAdamBuilder": "the optimizer", "ShareMemCommBuilder": "reductions between ranks"}
+_MADE_OF = ("torch", "deepspeed", "ninja")
+
+
+def operators_folder() -> Path:
+    """Where this environment's operators lie on this kind of CPU, built or not.
+
+    They are compiled for the CPU that is there: an image may run on another one, and two
+    environments with other pins would take turns to build everything anew.
+    """
+    made_of = [platform.python_version(), *map(version, _MADE_OF), _cpu_flags()]
+    return Path(platformdirs.user_cache_dir("aloe")) / "torch_extensions" / stable_id(made_of)
+
+
+def operators_built() -> bool:
+    """Whether nothing is left to compile, asked without importing torch."""
+    return len(list(operators_folder().glob("*/*.so"))) >= len(_OPS)
 
 
 def build_cpu_ops(tell: Callable[[str], None]) -> None:
@@ -22,7 +42,7 @@ def build_cpu_ops(tell: Callable[[str], None]) -> None:
     Args:
         tell: called with a sentence for each operator that is not there yet.
     """
-    folder = Path(platformdirs.user_cache_dir("aloe")) / "torch_extensions"
+    folder = operators_folder()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
     from deepspeed.ops.op_builder import cpu
@@ -36,3 +56,9 @@ def build_cpu_ops(tell: Callable[[str], None]) -> None:
             if not any((folder / builder.name).glob("*.so")):
                 tell(f"DeepSpeed compiles {purpose} for this CPU, once (half a minute to two)")
             builder.load(verbose=False)
+
+
+def _cpu_flags() -> list[str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return sorted(flags.partition(":")[2].split())

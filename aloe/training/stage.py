@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from aloe.config import Config, TrainingStage
 from aloe.engines.embedded import check_checkpoint
+from aloe.engines.vllm_core import MODULES
 from aloe.placement import Kind, check_place, groups_of, nodes, phases_of, show
 from aloe.progress import say
 from aloe.runtime import connect
@@ -72,7 +73,7 @@ def run_stage(
     begun = store.url(f"training/{start}/checkpoint")
     checkpoint = config.training.base if start == "base" else begun
     check_checkpoint(checkpoint)
-    connect(config.ray)
+    connect(config.ray, MODULES)
     show(f"training.{kind}", groups, nodes())
     for phase in groups:
         check_place(phase, config.ray)

@@ -9,7 +9,7 @@ from typing import Any
 from aloe.training.worker import Worker  # isort: skip  (first: it prepares the process)
 
 from aloe.config import PpoConfig
-from aloe.runtime import has_gpu
+from aloe.machine import has_gpu
 from aloe.training.best import improves
 from aloe.training.checkpoint import new_checkpoint
 from aloe.training.data import Encoded, Row, Rows, sample

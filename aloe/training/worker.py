@@ -24,7 +24,7 @@ from openrlhf.utils import get_strategy  # noqa: E402
 
 from aloe.config import SftConfig  # noqa: E402
 from aloe.engines.embedded import resolve_checkpoint  # noqa: E402
-from aloe.runtime import cores, has_gpu  # noqa: E402
+from aloe.machine import cores, has_gpu  # noqa: E402
 from aloe.training.checkpoint import refuse_remote_code  # noqa: E402
 from aloe.training.compile import build_cpu_ops  # noqa: E402
 from aloe.training.data import REPLY, Encoded  # noqa: E402

@@ -1,11 +1,9 @@
 """The Kubernetes manifests: known fields only, and the rules cluster/README.md tells of.
 
-The CRD schemas come from KubeRay and are not in this repository: they are looked for in
-../shared/kuberay beside it, or where ALOE_KUBERAY_SCHEMAS says.
+The CRD schemas in schemas/ are KubeRay's.
 """
 
 import copy
-import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -17,7 +15,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-SCHEMAS = Path(os.environ.get("ALOE_KUBERAY_SCHEMAS", ROOT.parent / "shared" / "kuberay"))
+SCHEMAS = Path(__file__).parent / "schemas"
 MANIFESTS = {"raycluster.yaml": "rayclusters", "rayjob.yaml": "rayjobs"}
 OURS = {"app.kubernetes.io/part-of": "aloe"}
 SECRET_NAME = re.compile(r"key|token|secret|passw", re.IGNORECASE)
@@ -62,11 +60,9 @@ def strict(schema: Any) -> Any:
 
 
 def crd(plural: str) -> Json:
-    path = SCHEMAS / f"ray.io_{plural}.yaml"
-    if not path.is_file():
-        pytest.skip(f"no KubeRay schemas in {SCHEMAS}; set ALOE_KUBERAY_SCHEMAS to their folder")
+    text = (SCHEMAS / f"ray.io_{plural}.yaml").read_text()
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    versions = yaml.load(path.read_text(), Loader=loader)["spec"]["versions"]
+    versions = yaml.load(text, Loader=loader)["spec"]["versions"]
     served = next(v for v in versions if v["name"] == "v1" and v["served"])
     schema = strict(served["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = METADATA

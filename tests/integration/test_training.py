@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import pytest
 from planted_run import TRAIN, VALIDATION, curve, planted_rows, planted_run
 
 from aloe.errors import UserError
 from aloe.schema import METRICS, REFERENCE, SFT
 from aloe.training import train_dpo, train_reward, train_sft
+from aloe.training.compile import operators_folder
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -258,7 +258,7 @@ def test_a_model_that_cannot_take_a_trees_mask_is_trained_row_by_row(tmp_path: P
 
 
 def test_a_build_that_was_killed_does_not_block_the_next(trained):
-    folder = Path(platformdirs.user_cache_dir("aloe")) / "torch_extensions" / "fused_adam"
+    folder = operators_folder() / "fused_adam"
     (folder / "lock").touch()
     code = "from aloe.training.compile import build_cpu_ops; build_cpu_ops(print)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True)

@@ -14,7 +14,7 @@ prepare()
 import torch  # noqa: E402  (nothing of OpenRLHF may be imported before prepare)
 from openrlhf.trainer.ray.vllm_worker_wrap import WorkerWrap  # noqa: E402
 
-from aloe.runtime import has_gpu  # noqa: E402
+from aloe.machine import has_gpu  # noqa: E402
 from aloe.training.ppo.weight_group import join  # noqa: E402
 
 

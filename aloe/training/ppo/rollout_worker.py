@@ -17,6 +17,7 @@ from aloe.engines.actors import AdmissionGate, most_open  # noqa: E402
 from aloe.engines.pool import Pools  # noqa: E402
 from aloe.engines.speakers import Speakers  # noqa: E402
 from aloe.engines.vllm import VllmEngine  # noqa: E402
+from aloe.machine import use_reserved_threads  # noqa: E402
 from aloe.storage import use_storage  # noqa: E402
 from aloe.training.accelerator import WORKER_ENV  # noqa: E402
 from aloe.training.ppo.episode import Conversation  # noqa: E402
@@ -49,6 +50,7 @@ class RolloutWorker(RolloutRayActor.__ray_metadata__.modified_class):  # type: i
             UserError: the checkpoint is missing.
         """
         use_storage(config.storage)
+        use_reserved_threads()
         assert config.training.ppo is not None
         options = config.training.ppo
         self._engine = await asyncio.to_thread(VllmEngine, "policy", model, True, _SYNC)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from aloe.runtime import has_gpu
+from aloe.machine import has_gpu
 
 
 class GlooBroadcast:

@@ -21,7 +21,7 @@ from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer, PolicyModelActor
 from openrlhf.trainer.ray.ppo_critic import CriticModelActor, CriticPPOTrainer
 
 from aloe.config import PpoConfig
-from aloe.runtime import has_gpu
+from aloe.machine import has_gpu
 from aloe.training.accelerator import WORKER_ENV
 from aloe.training.checkpoint import new_checkpoint
 from aloe.training.options import optimizer_settings

@@ -1,0 +1,168 @@
+"""The fork server: imports modules once, and is copied for whoever needs them.
+
+It ends when none of the processes that hold it is left, or when nobody has asked for long.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+
+import psutil
+from setproctitle import setproctitle
+
+from aloe.processes import child
+from aloe.processes.wire import receive
+
+_LOOK_EVERY_S = 1.0
+_REQUEST_WITHIN_S = 5.0
+_IDLE_S = 900.0
+"""On a cluster that lives for days the server does not: it is started again when it is wanted."""
+
+_started: list[subprocess.Popen[bytes]] = []
+"""Servers that this process has started: its children, which it does not wait for."""
+
+
+def main(address: str, ready: int) -> None:
+    """Bind the address and serve; return at once if another one does.
+
+    Args:
+        address: name in Linux's abstract namespace, where a bound name goes with its process.
+        ready: file descriptor that is closed when the caller can connect.
+    """
+    listener = listen(address)
+    # Ray ends the children of its workers; the server must outlive the worker that started it.
+    detached = "RAY_RAYLET_PID" in os.environ
+    if listener is not None and not (detached and os.fork()):
+        os.close(ready)
+        serve(listener)
+
+
+def listen(address: str) -> socket.socket | None:
+    """Bind an address; None if somebody else has."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind("\0" + address)
+    except OSError:
+        listener.close()
+        return None
+    listener.listen(128)
+    return listener
+
+
+def serve(listener: socket.socket) -> None:
+    """Answer requests until nobody needs this server any more."""
+    setproctitle("aloe fork server")  # also: it finds its place only before the environment moves
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # copies that have ended leave nothing behind
+    holders: dict[int, psutil.Process] = {}
+    asked_at = time.monotonic()
+    listener.settimeout(_LOOK_EVERY_S)
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            holders = {pid: holder for pid, holder in holders.items() if _lives(holder)}
+            if not holders or time.monotonic() - asked_at > _IDLE_S:
+                return
+            continue
+        with connection:
+            asked_at = time.monotonic()
+            if not _is_ours(connection):
+                continue
+            connection.settimeout(_REQUEST_WITHIN_S)
+            try:
+                request = receive(connection).words
+            except (OSError, ValueError):
+                continue
+            connection.settimeout(None)
+            _hold(holders, request["holder"])
+            _import(request["modules"], request["without"])
+            if not request["process"]:
+                continue
+            if not _may_fork():
+                child.execute(connection)
+            elif os.fork() == 0:
+                listener.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                child.serve(connection)
+
+
+def _hold(holders: dict[int, psutil.Process], pid: int) -> None:
+    try:
+        holders[pid] = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _is_ours(connection: socket.socket) -> bool:
+    """Whether the other side is of the same user: it may have code run."""
+    who = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(who[4:8], sys.byteorder) == os.getuid()
+
+
+def _import(modules: Iterable[str], without: Iterable[str]) -> None:
+    missing = [name for name in modules if name not in sys.modules]
+    hidden = [name for name in without if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # cannot be imported
+    for name in missing:
+        try:
+            import_module(name)
+        except ImportError:
+            continue  # whoever needs it is told there
+    for name in hidden:
+        del sys.modules[name]
+    if missing:
+        gc.collect()
+        gc.freeze()  # the collector would touch, and so copy, what all copies share
+
+
+def _may_fork() -> bool:
+    """Whether a copy of this process can work: threads are not copied, nor what CUDA holds."""
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
+        return False
+    torch = sys.modules.get("torch")
+    return torch is None or not torch.cuda.is_initialized()
+
+
+def start(address: str, environment: dict[str, str]) -> None:
+    """Start a server and return when it, or another one, listens at the address.
+
+    Raises:
+        OSError: no process can be started.
+    """
+    listening, ready = os.pipe()
+    paths = [str(path) for path in sys.path]
+    code = (
+        f"import sys; sys.path[:] = {paths!r}; "
+        f"from aloe.processes.server import main; main({address!r}, {ready})"
+    )
+    _started.append(
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment,
+            pass_fds=[ready],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is the caller's
+        )
+    )
+    os.close(ready)
+    with os.fdopen(listening, "rb") as end:
+        end.read()
