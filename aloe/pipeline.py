@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
 from pathlib import Path
 
-from aloe.config import Config, speakers_of
+from aloe.config import Config, ModelConfig, VllmModel, speakers_of
 from aloe.config_file import dump_config
 from aloe.engines import check_models
 from aloe.engines.embedded import check_checkpoint
+from aloe.engines.kept import kept, kept_engines
 from aloe.errors import NotResumable
+from aloe.placement import kinds_of, training_fits
 from aloe.progress import say
 from aloe.runtime import check_address
 from aloe.storage import Manifest, Store, load_manifest, run_store
@@ -61,13 +64,69 @@ def run_all(config: Config) -> bool:
     fresh = [name for name in stages if not _complete(store, name)]
     if fresh:
         prepare(config, store, stages)
-    with recorded(config, store) if fresh else nullcontext():
-        for name in stages:
+    with recorded(config, store) if fresh else nullcontext(), _keeping(config, store, fresh):
+        for name, following in zip_longest(stages, stages[1:]):
+            _make_room(config, store, name)
             run_stage(config, store, name)
+            if name in fresh and following not in (None, "report"):
+                _show_page(config, store)
     if not fresh:
         say(f"{config.run.dir}: all stages are complete, nothing to do", dir=config.run.dir)
-    say(f"report: {store.url('report', 'index.html')}")
+    _say_page(store)
     return bool(fresh)
+
+
+def _show_page(config: Config, store: Store) -> None:
+    """Write the page anew, with what has been made so far."""
+    from aloe.report import write_report
+
+    write_report(config, store)
+    _say_page(store)
+
+
+def _say_page(store: Store) -> None:
+    say(f"report: {store.url('report', 'index.html')}")
+
+
+@contextmanager
+def _keeping(config: Config, store: Store, stages: list[str]) -> Iterator[None]:
+    """Let engines stay from one of these stages to the next (``run.keep_engines``)."""
+    if not stages or not config.run.keep_engines:
+        yield
+        return
+    uses = {stage: engines_of(config, store, stage) for stage in stages}
+    with kept_engines(uses):
+        yield
+
+
+def engines_of(config: Config, store: Store, stage: str) -> list[VllmModel]:
+    """The models whose engines a stage starts or joins."""
+    models: list[ModelConfig] = []
+    if stage == "personas":
+        models = [config.models[config.personas.writer]]
+    elif stage == "dialogue":
+        models = list(speakers_of(config, list(config.roles.model_dump().values())).values())
+    elif stage == "training/ppo":
+        from aloe.training.ppo.stage import others_of
+
+        models = list(others_of(config).values())
+    elif stage == "evaluation":
+        from aloe.evaluation.policies import cast_of
+
+        casts = [cast_of(config, store, policy)[1] for policy in config.evaluation.policies]
+        models = [model for cast in casts for model in cast.values()]
+    return [model for model in models if isinstance(model, VllmModel)]
+
+
+def _make_room(config: Config, store: Store, stage: str) -> None:
+    """Close engines that nobody needs any more, or whose room a training needs."""
+    keeping = kept()
+    if keeping is None:
+        return
+    keeping.begin(stage)
+    kind = next((kind for kind in kinds_of(config) if stage == f"training/{kind}"), None)
+    if kind is not None and keeping.models() and not training_fits(config, kind):
+        keeping.make_room(engines_of(config, store, stage), f"{stage} needs the room")
 
 
 def run_one(config: Config, name: str) -> Manifest:
@@ -99,7 +158,13 @@ def run_stage(config: Config, store: Store, name: str) -> Manifest:
         counts=manifest.counts,
         results=manifest.results,
     )
+    if manifest.counts:
+        say(f"{name}: {_told(manifest.counts)}", stage=name)
     return manifest
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
 
 
 def prepare(config: Config, store: Store, stages: list[str]) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 console = Console(stderr=True, highlight=False)
 _LOG_EVERY_S = 10.0
 _json_lines = False
+_take_phase: Callable[[str], None] = lambda text: None  # noqa: E731
 
 
 def use_json(enabled: bool) -> None:
@@ -36,56 +38,117 @@ def say(text: str, **fields: object) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
 
-class Advance(Protocol):
-    """Called when items finish; ``tokens`` are completion tokens."""
+def excerpt(text: str, most: int = 160) -> str:
+    """What a model said, as one line of a terminal: no control characters, not too long."""
+    line = "".join(sign if sign.isprintable() else " " for sign in " ".join(text.split()))
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
-    def __call__(self, items: int = 1, tokens: int = 0) -> None: ...
+
+def on_phase(take: Callable[[str], None]) -> None:
+    """From now on ``take`` hears what long starts in this process are at."""
+    global _take_phase
+    _take_phase = take
+
+
+def phase(text: str) -> None:
+    """Tell what a long start is at ("loading weights"); nobody may be listening."""
+    _take_phase(text)
+
+
+class Advance(Protocol):
+    """Called when items, or turns of items, finish; ``tokens`` are completion tokens."""
+
+    def __call__(self, items: int = 1, tokens: int = 0, turns: int = 0) -> None: ...
 
 
 class Meter:
-    """Counts finished items and tokens; knows rate and time left."""
+    """Counts finished items, their turns and tokens; knows rate and time left."""
 
-    def __init__(self, label: str, total: int, done: int = 0) -> None:
+    def __init__(
+        self, label: str, total: int, done: int = 0, turns_each: int | None = None
+    ) -> None:
+        """Count from now on.
+
+        Args:
+            turns_each: turns of one item. Where there are any, progress is counted in turns: items
+                that are all open at once end at about the same time.
+        """
         self.label, self.total, self.done, self.tokens = label, total, done, 0
-        self._resumed_from, self._start = done, time.monotonic()
+        self._each = turns_each or 1
+        self.turns = done * self._each
+        self.turns_total = total * self._each
+        self._by_turns = turns_each is not None
+        self._resumed_from, self._start = self.turns, time.monotonic()
+
+    def advance(self, items: int, tokens: int, turns: int) -> None:
+        """Something more is finished."""
+        self.done += items
+        self.tokens += tokens
+        # Of a failed item, turns are missing at its end.
+        more = self.turns + (turns if self._by_turns else items)
+        self.turns = min(max(more, self.done * self._each), self.turns_total)
+
+    def count(self) -> str:
+        """How far it is."""
+        turns = f", turns {self.turns}/{self.turns_total}" if self._by_turns else ""
+        return f"{self.done}/{self.total}{turns}"
 
     def line(self) -> str:
-        """Rate in items and completion tokens per second, and seconds left at that rate."""
+        """Rate in items (or turns) and completion tokens per second, and seconds left."""
         seconds = max(time.monotonic() - self._start, 1e-6)
-        fresh = self.done - self._resumed_from
-        left = (self.total - self.done) * seconds / fresh if fresh else float("nan")
+        fresh = self.turns - self._resumed_from
+        left = (self.turns_total - self.turns) * seconds / fresh if fresh else float("nan")
         eta = f"{left:.0f} s left" if fresh else "time left unknown"
         tokens = f", {self.tokens / seconds:.1f} tok/s" if self.tokens else ""
-        return f"{fresh / seconds:.2f}/s{tokens}, {eta}"
+        unit = " turns/s" if self._by_turns else "/s"
+        return f"{fresh / seconds:.2f}{unit}{tokens}, {eta}"
 
     def fields(self) -> dict[str, object]:
-        return {"label": self.label, "done": self.done, "total": self.total, "tokens": self.tokens}
+        """The numbers, for machines."""
+        turns = {"turns": self.turns, "turns_total": self.turns_total} if self._by_turns else {}
+        return {
+            "label": self.label,
+            "done": self.done,
+            "total": self.total,
+            **turns,
+            "tokens": self.tokens,
+        }
 
 
 @contextmanager
-def meter(label: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """Show progress over ``total`` items of which ``done`` are there already."""
-    state = Meter(label, total, done)
+def meter(
+    label: str, total: int, done: int = 0, turns_each: int | None = None
+) -> Iterator[Advance]:
+    """Show progress over ``total`` items of which ``done`` are there already.
+
+    Args:
+        turns_each: see `Meter`.
+    """
+    state = Meter(label, total, done, turns_each)
     live = console.is_terminal and not _json_lines
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"))
     bar = Progress(
         *columns, TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), console=console
     )
-    task = bar.add_task(label, total=total, completed=done, rate="")
+    task = bar.add_task(
+        label, total=state.turns_total, completed=state.turns, rate="", count=state.count()
+    )
     last = time.monotonic()
+    lock = threading.Lock()  # a board's thread advances too
 
-    def advance(items: int = 1, tokens: int = 0) -> None:
+    def advance(items: int = 1, tokens: int = 0, turns: int = 0) -> None:
         nonlocal last
-        state.done += items
-        state.tokens += tokens
-        if live:
-            bar.update(task, completed=state.done, rate=state.line())
-        elif time.monotonic() - last >= _LOG_EVERY_S or (items and state.done == state.total):
-            last = time.monotonic()
-            say(f"{label}: {state.done}/{total} ({state.line()})", **state.fields())
+        with lock:
+            state.advance(items, tokens, turns)
+            now = time.monotonic()
+            if live:
+                bar.update(task, completed=state.turns, rate=state.line(), count=state.count())
+            elif now - last >= _LOG_EVERY_S or (items and state.done == state.total):
+                last = now
+                say(f"{label}: {state.count()} ({state.line()})", **state.fields())
 
     if not live:
-        say(f"{label}: {done}/{total}", **state.fields())
+        say(f"{label}: {state.count()}", **state.fields())
         yield advance
     else:
         with bar:

@@ -79,6 +79,14 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
     )
 
 
+def has_resources(gpus: float, cpus: float) -> bool:
+    """Whether the joined cluster has that many (logical) GPUs and CPUs in all."""
+    import ray
+
+    have = ray.cluster_resources()
+    return gpus <= have.get("GPU", 0) and cpus <= have.get("CPU", 0)
+
+
 def require_resources(config: RayConfig, key: str, gpus: float, cpus: float) -> None:
     """Refuse at once what the joined cluster can never place, instead of waiting for ever.
 

@@ -21,6 +21,8 @@ class RunConfig(Section):
     resume: Resume = "if-same"
     """Whether a run folder that has been begun may be gone on with: never, always (even though
     settings have changed), or if its settings are the same."""
+    keep_engines: bool = True
+    """Within `aloe run`, engines that a later stage needs stay, while there is room for them."""
 
 
 class RayConfig(Section):

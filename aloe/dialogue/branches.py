@@ -40,6 +40,12 @@ def nodes_per_turn(config: DialogueConfig) -> int:
     return 1 + len(REPLY_ROLES) * config.samples
 
 
+def turns_per_tree(config: DialogueConfig) -> int:
+    """Turns of a whole tree, over all branches."""
+    every = config.turns if config.branching == "spine" else 2**config.turns - 1
+    return min(every, config.max_nodes // nodes_per_turn(config))
+
+
 def branches_after(branch: int, config: DialogueConfig) -> list[int]:
     """Branches with which the tree goes on from this one: none, 2b, or 2b and 2b + 1."""
     after = [2 * branch] if config.branching == "spine" else [2 * branch, 2 * branch + 1]

@@ -7,9 +7,11 @@ from typing import Any
 
 from aloe.config import Config, speaker_settings, speakers_of
 from aloe.dialogue import parts
+from aloe.dialogue.branches import turns_per_tree
 from aloe.dialogue.parts import STAGE, Plan
 from aloe.dialogue.worker import RolloutWorker
 from aloe.engines.actors import most_open, reserve, run_rows
+from aloe.engines.board import board
 from aloe.engines.pool import open_pools, pooled_models
 from aloe.engines.start import imports_of
 from aloe.errors import StageFailed
@@ -80,15 +82,21 @@ def _settings(config: Config) -> dict[str, Any]:
 def _roll_out(config: Config, store: Store, plan: Plan, todo: list[int], fingerprint: str) -> None:
     models = speakers_of(config, list(config.roles.model_dump().values()))
     actors = config.dialogue.actors
-    pooled = pooled_models(models)
     connect(config.ray, imports_of(models.values()))
+    pooled = pooled_models(models, actors)
     gpus = reserve(config.ray, "dialogue.actors", actors, models, pooled)
     # One more than is needed, so that the next part's personas are there when a tree ends.
     in_flight = -(-most_open(actors, models.values()) // plan.part_size) + 1
     before = parts.total(store)
     with (
-        open_pools(pooled, config.storage) as pools,
-        meter("dialogue trees", plan.trees, before.trees + before.failed_trees) as advance,
+        open_pools(pooled, config.storage, alone=True) as pools,
+        meter(
+            "dialogue trees",
+            plan.trees,
+            before.trees + before.failed_trees,
+            turns_per_tree(config.dialogue),
+        ) as advance,
+        board(advance) as handle,
     ):
         arguments = {
             "config": config,
@@ -96,10 +104,11 @@ def _roll_out(config: Config, store: Store, plan: Plan, todo: list[int], fingerp
             "fingerprint": fingerprint,
             "plan": plan,
             "pools": pools,
+            "board": handle,
         }
         rows = [{"part": part} for part in todo]
         for row in run_rows(rows, RolloutWorker, arguments, actors, gpus, in_flight):
-            advance(int(row["trees"]), int(row["completion_tokens"]))
+            advance(int(row["trees"]))
 
 
 def _say_economy(done: parts.Summary) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from aloe.config import Config, speakers_of
 from aloe.dialogue import parts
+from aloe.dialogue.branches import nodes_per_turn
+from aloe.dialogue.look import told_turn
 from aloe.dialogue.parts import Plan, Row
 from aloe.dialogue.tree import TreeFailed, TreeSeed, grow_tree
 from aloe.engines.actors import EngineWorker
@@ -16,6 +18,8 @@ from aloe.roles import persona_of
 from aloe.schema import stable_id
 from aloe.storage import Store
 
+_SHOWN_TURNS = 2
+"""Turns of the first tree that are shown while it grows."""
 _STARTS = 5
 """Starts of a part without one finished turn in between before its open trees are given up."""
 
@@ -24,11 +28,17 @@ class RolloutWorker(EngineWorker):
     """Rolls out one part per row; its trees are written as they grow."""
 
     def __init__(
-        self, config: Config, store: Store, fingerprint: str, plan: Plan, pools: Pools
+        self,
+        config: Config,
+        store: Store,
+        fingerprint: str,
+        plan: Plan,
+        pools: Pools,
+        board: Any = None,
     ) -> None:
         self._roles: dict[str, str] = config.roles.model_dump()
         models = speakers_of(config, list(self._roles.values()))
-        super().__init__(models, pools, config.dialogue.actors)
+        super().__init__(models, pools, config.dialogue.actors, board)
         self._config, self._store, self._plan = config, store, plan
         self._fingerprint = fingerprint
         self._personas = parts.rolled_out(store)
@@ -39,7 +49,6 @@ class RolloutWorker(EngineWorker):
         yield {
             "part": [number],
             "trees": [summary.trees + summary.failed_trees],
-            "completion_tokens": [summary.usage.completion_tokens],
         }
 
     async def _roll_out(self, number: int) -> parts.Summary:
@@ -49,6 +58,7 @@ class RolloutWorker(EngineWorker):
             self._seed(row)
             for row in await asyncio.to_thread(parts.read_personas, self._store, rows)
         ]
+        self._first = seeds[0].tree_id
         grown, failed = await asyncio.to_thread(parts.read_log, self._store, part)
         turns = sum(map(len, grown.values())) + len(failed)
         starts = await asyncio.to_thread(parts.count_start, self._store, part, turns)
@@ -68,14 +78,27 @@ class RolloutWorker(EngineWorker):
         trees = [rows for rows in ended if isinstance(rows, list)]
         lost = [*failed.values(), *(row for row in ended if isinstance(row, dict))]
         lost.sort(key=lambda row: row["item_id"])
+        self.teller.flush()
         return await asyncio.to_thread(parts.write_part, self._store, part, trees, lost)
 
     async def _grow(self, part: str, seed: TreeSeed, rows: list[Row]) -> list[Row] | Row:
         """Rows of the tree, or the row of its error."""
+        each = nodes_per_turn(self._config.dialogue)
+        self.teller.turn(len(rows) // each, 0)  # of a start before
+        known = {row["node_id"] for row in rows}
+        is_first = part == self._plan.name(0) and seed.tree_id == self._first
         async with self.conversation(seed.tree_id, self._roles) as engines:
 
             async def keep(finished: list[Row]) -> None:
                 await asyncio.to_thread(parts.log_turns, self._store, part, seed.tree_id, finished)
+                fresh = [row for row in finished if row["node_id"] not in known]
+                known.update(row["node_id"] for row in fresh)
+                calls = (call for row in fresh for call in row["calls"])
+                self.teller.turn(
+                    len(fresh) // each, sum(call["completion_tokens"] for call in calls)
+                )
+                if is_first and len(known) // each <= _SHOWN_TURNS:
+                    self.teller.tell(told_turn(seed.persona, fresh))
 
             try:
                 return await grow_tree(seed, engines, self._config.dialogue, rows, keep)

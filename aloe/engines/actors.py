@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from aloe.config import ActorPool, ModelConfig, OpenAIModel, RayConfig, VllmModel
 from aloe.engines.admission import Admission, begin, observe
 from aloe.engines.base import Engine, Load
+from aloe.engines.board import Teller
 from aloe.engines.gate import Gate
+from aloe.engines.kept import kept
 from aloe.engines.pool import Pools, pool_resources
 from aloe.engines.speakers import Speakers, gpus_for
 from aloe.interrupt import raise_if_interrupted
 from aloe.machine import use_reserved_threads
-from aloe.runtime import require_resources
+from aloe.progress import on_phase
+from aloe.runtime import has_resources, require_resources
 
 if TYPE_CHECKING:
     import ray.data
@@ -65,9 +68,20 @@ class EngineWorker:
     """What every such actor has: engines, and a gate. Each row is its own coroutine."""
 
     def __init__(
-        self, models: Mapping[str, ModelConfig], pools: Pools | None, actors: ActorPool
+        self,
+        models: Mapping[str, ModelConfig],
+        pools: Pools | None,
+        actors: ActorPool,
+        board: Any = None,
     ) -> None:
+        """Start nothing yet.
+
+        Args:
+            board: handle of an `aloe.engines.board.Board`.
+        """
         use_reserved_threads()
+        self.teller = Teller(board)
+        on_phase(lambda text: self.teller.tell(f"starting engine: {text}"))
         self._speakers = Speakers(models, pools)
         self._most, self._fixed = most_open(actors, models.values()), actors.in_flight is not None
         self._gate: AdmissionGate | None = None
@@ -90,6 +104,7 @@ class EngineWorker:
                 yield engines
             finally:
                 self._speakers.release(name)
+                self.teller.flush()
 
     def __del__(self) -> None:
         # Ray Data lets go of the worker before its process ends: engines stop without a traceback.
@@ -117,12 +132,14 @@ def reserve(
     """
     gpus = gpus_for(actors, (model for name, model in models.items() if name not in pooled))
     pool_gpus, pool_cpus = pool_resources(pooled)
-    require_resources(
-        ray_config,
-        key,
-        actors.min * gpus + pool_gpus,
-        actors.min * actors.num_cpus + pool_cpus + more_cpus,
-    )
+    all_gpus = actors.min * gpus + pool_gpus
+    all_cpus = actors.min * actors.num_cpus + pool_cpus + more_cpus
+    require_resources(ray_config, key, all_gpus, all_cpus)
+    keeping = kept()
+    if keeping is not None:
+        idle_gpus, idle_cpus = keeping.idle(pooled.values())
+        if not has_resources(all_gpus + idle_gpus, all_cpus + idle_cpus):
+            keeping.make_room(pooled.values(), f"{key} needs the room")
     return gpus
 
 

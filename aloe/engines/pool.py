@@ -12,42 +12,70 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aloe.config import EnginePool, ModelConfig, StorageConfig, VllmModel
-from aloe.engines.base import Completion, Engine, Load, Request
-from aloe.errors import EngineDied, EngineError
+from aloe.config import ActorPool, EnginePool, ModelConfig, StorageConfig, VllmModel
+from aloe.engines.base import Completion, Load, Request
+from aloe.engines.kept import close_replicas, kept, plain
+from aloe.errors import EngineDied, EngineError, UserError
 from aloe.machine import use_reserved_threads
+from aloe.progress import on_phase, say
+from aloe.runtime import has_resources
 from aloe.schema import stable_id
 from aloe.storage import use_storage
+
+if TYPE_CHECKING:
+    from aloe.engines.supervised import SupervisedEngine
 
 NAMESPACE = "aloe"
 
 Pools = dict[str, list[Any]]
 """Model name -> handles of its `EngineReplica` actors; picklable."""
 
+_SPARE_CPUS = 1.0
+"""For what else a stage starts."""
 _LOOK_EVERY_S = 1.0
 _DEATHS_PER_CALL = 3
 _CALLS_AT_ONCE = 4096
-_CLOSE_WITHIN_S = 30.0
 
 
-def pooled_models(models: Mapping[str, ModelConfig], always: bool = False) -> dict[str, VllmModel]:
+def pooled_models(
+    models: Mapping[str, ModelConfig], actors: ActorPool | None = None
+) -> dict[str, VllmModel]:
     """Those of a stage's models that get engines of their own, each with its ``pool`` filled in.
 
-    That is who has a ``pool`` in the configuration, and everyone where a stage uses several vLLM
-    models: engines that do not know of each other would fight for one device.
+    That is who has a ``pool`` in the configuration, everyone where a stage uses several vLLM
+    models (engines that do not know of each other would fight for one device), and who stays for a
+    later stage (`aloe.engines.kept`).
 
     Args:
-        always: the stage has engines of other kinds too, so that all vLLM models get their own.
+        actors: those in which the engine of an only model could live; without them, all vLLM
+            models get their own.
     """
     vllm = {name: model for name, model in models.items() if isinstance(model, VllmModel)}
-    several = always or len(set(vllm.values())) > 1
-    return {
-        name: model.model_copy(update={"pool": model.pool or EnginePool()})
-        for name, model in vllm.items()
-        if model.pool or several
-    }
+    several = actors is None or len(set(vllm.values())) > 1
+    found = {}
+    for name, model in vllm.items():
+        pool = model.pool or (EnginePool() if several else None)
+        if pool is None and actors is not None:
+            pool = _staying(model, actors)
+        if pool is not None:
+            found[name] = model.model_copy(update={"pool": pool})
+    return found
+
+
+def _staying(model: VllmModel, actors: ActorPool) -> EnginePool | None:
+    """As many engines outside of a stage's actors as there would be inside, if they are to stay.
+
+    That needs a number of actors that is fixed, and CPUs for both.
+    """
+    keeping = kept()
+    if keeping is None or actors.min != actors.max or not keeping.keeps(model):
+        return None
+    pool = EnginePool(replicas=actors.max, num_cpus=actors.num_cpus, num_gpus=actors.num_gpus)
+    _, cpus = pool_resources({"": model.model_copy(update={"pool": pool})})
+    enough = has_resources(0, cpus + actors.max * actors.num_cpus + _SPARE_CPUS)
+    return pool if enough else None
 
 
 def pool_resources(pooled: Mapping[str, VllmModel]) -> tuple[float, float]:
@@ -59,53 +87,78 @@ def pool_resources(pooled: Mapping[str, VllmModel]) -> tuple[float, float]:
 
 @contextmanager
 def open_pools(
-    pooled: Mapping[str, VllmModel], storage: StorageConfig, wait: bool = True
+    pooled: Mapping[str, VllmModel],
+    storage: StorageConfig,
+    wait: bool = True,
+    alone: bool = False,
 ) -> Iterator[Pools]:
     """Start the pools of these models or join those that are there; close what was started.
 
     Args:
         pooled: see `pooled_models`.
         wait: until all can answer; else `await_pools` does.
+        alone: these are all the engines that compute. An only one takes all cores of a CPU; else
+            each has as many threads as it has CPUs.
 
     Raises:
         EngineDied: an engine cannot start.
+        UserError: a checkpoint is missing.
     """
-    import ray
-
     started: list[Any] = []
     pools: Pools = {}
+    keeping = kept()
     try:
         for name, model in pooled.items():
             pools[name] = []
-            for index in range(_placement(model)["replicas"]):
+            place = _placement(model)
+            for index in range(place["replicas"]):
                 replica, is_new = _replica(name, model, index, storage)
                 pools[name].append(replica)
-                started += [replica] if is_new else []
+                if is_new and keeping is not None and keeping.keeps(model):
+                    keeping.keep(name, model, [replica], place["num_gpus"], place["num_cpus"])
+                elif is_new:
+                    started.append(replica)
+        engines = {replica for replicas in pools.values() for replica in replicas}
+        for replica in engines:
+            replica.share_cores.remote(not alone or len(engines) > 1)
         if wait:
             await_pools(pools)
         yield pools
     finally:
-        closing = [replica.close.remote() for replica in started]
-        if closing:
-            ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_WITHIN_S)
-        for replica in started:
-            ray.kill(replica)
+        close_replicas(started)
 
 
 def await_pools(pools: Pools) -> None:
-    """Return when every engine can answer.
+    """Return when every engine can answer; says meanwhile what they are at.
 
     Raises:
         EngineDied: an engine cannot start.
+        UserError: a checkpoint is missing.
     """
     import ray
 
     for name, replicas in pools.items():
+        starting = [replica.load.remote() for replica in replicas]
+        waiting, told = list(starting), ""
         try:
-            ray.get([replica.load.remote() for replica in replicas])
+            while waiting:
+                _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_LOOK_EVERY_S)
+                if waiting:
+                    told = _say_phase(name, ray.get(replicas[-1].phase.remote()), told)
+            ray.get(starting)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from error
+            raise EngineDied(f"model {name}: its engine cannot start: {error.cause}") from error
         except ray.exceptions.RayActorError as error:
             last_line = str(error).strip().splitlines()[-1]
             raise EngineDied(f"model {name}: its engine cannot start: {last_line}") from error
+
+
+def _say_phase(name: str, phase: str, told: str) -> str:
+    if phase != told:
+        say(f"{name}: starting engine: {phase}", model=name, phase=phase)
+    return phase
 
 
 def _replica(name: str, model: VllmModel, index: int, storage: StorageConfig) -> tuple[Any, bool]:
@@ -113,7 +166,7 @@ def _replica(name: str, model: VllmModel, index: int, storage: StorageConfig) ->
     import ray
 
     place = _placement(model)
-    label = f"engine-{stable_id(model.model_dump(mode='json'))}-{index}"
+    label = f"engine-{stable_id(plain(model).model_dump(mode='json'))}-{index}"
     try:
         return ray.get_actor(label, namespace=NAMESPACE), False
     except ValueError:  # nobody has that name
@@ -138,27 +191,51 @@ def _placement(model: VllmModel) -> dict[str, Any]:
 
 
 class EngineReplica:
-    """Ray actor: one engine of a pool."""
+    """Ray actor: one engine of a pool. It is started by the first call."""
 
     def __init__(self, name: str, model: VllmModel, storage: StorageConfig) -> None:
-        from aloe.engines.start import start_vllm
-
         use_storage(storage)
         use_reserved_threads()
-        # A pool is for several engines: on a CPU none of them may claim the cores.
-        self._engine: Engine = start_vllm(name, model, share_cores=True)
+        self._name, self._model = name, model
+        self._engine: asyncio.Task[SupervisedEngine] | None = None
+        self._shared = True
+        self._phase = "waiting for its process"
+
+    async def _started(self) -> SupervisedEngine:
+        if self._engine is None:
+            self._engine = asyncio.create_task(asyncio.to_thread(self._start))
+        return await self._engine
+
+    def _start(self) -> SupervisedEngine:
+        from aloe.engines.start import start_vllm
+
+        on_phase(self._note)
+        return start_vllm(self._name, self._model, share_cores=self._shared)
+
+    def _note(self, phase: str) -> None:
+        self._phase = phase
+
+    async def phase(self) -> str:
+        """What its start is at; answered at any time."""
+        return self._phase
 
     async def complete(self, request: Request) -> Completion:
-        return await self._engine.complete(request)
+        return await (await self._started()).complete(request)
 
     async def load(self) -> Load:
-        return self._engine.load()
+        return (await self._started()).load()
 
     async def release(self, conversation: str) -> None:
-        self._engine.release(conversation)
+        (await self._started()).release(conversation)
+
+    async def share_cores(self, shared: bool) -> None:
+        """Compute on as many cores as are reserved, or on all of a machine without a GPU."""
+        self._shared = shared
+        await (await self._started()).share_cores(shared)
 
     async def close(self) -> None:
-        self._engine.close()
+        if self._engine is not None:
+            (await self._engine).close()
 
 
 @dataclass

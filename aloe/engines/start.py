@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from aloe.config import ModelConfig, OpenAIModel, ScriptedModel, VerifiableModel, VllmModel
 from aloe.engines.base import Engine
 from aloe.engines.vllm_core import MODULES
+
+if TYPE_CHECKING:
+    from aloe.engines.supervised import SupervisedEngine
 
 
 def imports_of(models: Iterable[ModelConfig]) -> tuple[str, ...]:
@@ -38,7 +42,7 @@ def start_engine(name: str, model: ModelConfig, share_cores: bool) -> Engine:
             return VerifiableEngine(name, model)
 
 
-def start_vllm(name: str, model: VllmModel, share_cores: bool) -> Engine:
+def start_vllm(name: str, model: VllmModel, share_cores: bool) -> SupervisedEngine:
     """A vLLM engine that is replaced when it dies or hangs; see `start_engine`."""
     from aloe.engines.supervised import SupervisedEngine
     from aloe.engines.vllm import VllmEngine

@@ -23,6 +23,10 @@ class WatchedEngine(Engine, Protocol):
         """Seconds without a sign of life while calls wait."""
         ...
 
+    async def share_cores(self, shared: bool) -> None:
+        """Whether other engines compute on this machine's cores too."""
+        ...
+
 
 class SupervisedEngine:
     """One engine at a time. Who calls sees a death only as a longer wait.
@@ -41,6 +45,7 @@ class SupervisedEngine:
         """
         self._name, self._start, self._stall_timeout_s = name, start, stall_timeout_s
         self._engine = start()
+        self._shared: bool | None = None
         self._replacing = asyncio.Lock()
         self._deaths_in_a_row = 0
         self.replaced = 0
@@ -89,7 +94,14 @@ class SupervisedEngine:
             say(f"{self._name}: engine lost, another one starts ({cause})", model=self._name)
             await asyncio.to_thread(dead.close)
             self._engine = await asyncio.to_thread(self._start)
+            if self._shared is not None:
+                await self._engine.share_cores(self._shared)
             self.replaced += 1
+
+    async def share_cores(self, shared: bool) -> None:
+        """See `WatchedEngine`; holds for replacements too."""
+        self._shared = shared
+        await self._engine.share_cores(shared)
 
     def load(self) -> Load:
         return self._engine.load()

@@ -20,6 +20,7 @@ from aloe.engines.vllm_core import prepare_core, use_prepared_cores
 from aloe.engines.vllm_stats import EngineStats
 from aloe.errors import EngineDied, EngineError, MalformedAnswer, UserError
 from aloe.machine import cores, has_gpu
+from aloe.progress import phase
 
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from vllm.tokenizers import TokenizerLike
     from vllm.v1.engine.async_llm import AsyncLLM
 
+
+_reserved_threads: int | None = None
+"""Threads that this process had before an engine took all cores."""
 _MAX_CHOICES = 32
 _CPU_BATCHED_TOKENS = 4096
 _CPU_CLOSE_S = 1.0
@@ -53,13 +57,15 @@ class VllmEngine:
         """
         _prepare_process(share_cores)
         prepare_core()
+        phase("importing vllm")
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
         use_prepared_cores()
-        self._name, self._model = name, model
+        phase("loading weights")
+        self._name, self._model, self._shared = name, model, share_cores
         self._stats = EngineStats()
-        arguments = AsyncEngineArgs(**engine_options(model), **(more or {}))
+        arguments = AsyncEngineArgs(**engine_options(model) | dict(more or {}))
         self._llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._stats.logger])
         self._tokenizer = self._llm.get_tokenizer()
         self._ids = itertools.count()
@@ -167,6 +173,14 @@ class VllmEngine:
         """Seconds since the engine last made a step or took its first call."""
         return self._stats.silent_s()
 
+    async def share_cores(self, shared: bool) -> None:
+        """On a CPU: compute with as many threads as CPUs are reserved, or on all cores."""
+        if shared == self._shared or has_gpu():
+            return
+        self._shared = shared
+        threads = _reserved_threads if shared else len(cores())
+        await self._llm.collective_rpc("use_threads", args=(threads,))
+
     @property
     def llm(self) -> AsyncLLM:
         """vLLM's engine, for what this class does not do."""
@@ -190,6 +204,7 @@ class VllmEngine:
 
 def _prepare_process(share_cores: bool) -> None:
     """What vLLM reads from the environment when it is imported."""
+    global _reserved_threads  # what Ray has set, before the environment is changed
     on_gpu = has_gpu()
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("HF_HUB_OFFLINE", "0" if on_gpu else "1")
@@ -200,8 +215,10 @@ def _prepare_process(share_cores: bool) -> None:
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         # Threads that spin while they wait keep others from computing.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        if not share_cores:
-            os.environ["OMP_NUM_THREADS"] = str(len(cores()))
+        if _reserved_threads is None:
+            _reserved_threads = int(os.environ.get("OMP_NUM_THREADS") or len(cores()))
+        threads = _reserved_threads if share_cores else len(cores())
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def engine_options(model: VllmModel) -> dict[str, Any]:
@@ -232,6 +249,7 @@ def engine_options(model: VllmModel) -> dict[str, Any]:
         "disable_log_stats": False,
         "generation_config": "vllm",  # sampling is the request's, not the checkpoint's
         "max_logprobs": _MAX_CHOICES,
+        "worker_extension_cls": "aloe.engines.vllm_worker.CountedThreads",
         # A small model fills free whitespace without end.
         "structured_outputs_config": StructuredOutputsConfig(
             backend="xgrammar", disable_any_whitespace=True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +33,16 @@ class CaseFailed(Exception):
 
 
 async def play_case(
-    case: Case, engines: Mapping[str, Engine], config: EvaluationConfig
+    case: Case,
+    engines: Mapping[str, Engine],
+    config: EvaluationConfig,
+    after_turn: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> list[dict[str, Any]]:
     """Hold one conversation of ``config.turns`` turns (paper section 4).
 
     Args:
         engines: by role (user, policy, judge). The policy reads the conversation alone.
+        after_turn: called with the row of each finished turn.
 
     Returns:
         Rows of `aloe.schema.SCORES`, one per turn, in order.
@@ -57,6 +61,7 @@ async def play_case(
             spent = [call for row in rows for call in row["calls"]] + calls
             raise CaseFailed(_error_row(case, turn, error, spent)) from error
         rows.append(row)
+        after_turn(row)
         history += [
             {"role": "user", "content": row["user"]},
             {"role": "assistant", "content": row["reply"]},

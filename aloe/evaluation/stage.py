@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from itertools import zip_longest
 from typing import Any
 
-from aloe.config import Config, speaker_settings
+from aloe.config import Config, VllmModel, speaker_settings
 from aloe.engines import check_models
 from aloe.engines.actors import most_open, reserve, run_rows
-from aloe.engines.pool import await_pools, open_pools, pooled_models
+from aloe.engines.board import board
+from aloe.engines.pool import await_pools, open_pools, pool_resources, pooled_models
 from aloe.engines.start import imports_of
 from aloe.errors import StageFailed, UserError
 from aloe.evaluation.policies import cast_of, policy_model, stages_before
 from aloe.evaluation.results import benchmark_results, cases_by_policy
 from aloe.evaluation.table import evaluation_table
 from aloe.evaluation.worker import CaseWorker
+from aloe.placement import engines_fit
 from aloe.progress import console, meter
 from aloe.roles.prompts import prompts_version
-from aloe.runtime import connect
+from aloe.runtime import connect, has_resources
 from aloe.schema import ERRORS, PERSONAS, SCORES, derive_seed, stable_id
 from aloe.storage import Manifest, Store, Usage, stage_manifest
 
@@ -137,40 +142,66 @@ def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
     casts = {policy: cast_of(config, store, policy)[1] for policy in todo}
     everyone = {name: model for cast in casts.values() for name, model in cast.items()}
     check_models(everyone.values())
-    pooled = pooled_models(everyone)
-    lasting = {name: model for name, model in pooled.items() if name in config.models}
     connect(config.ray, imports_of(everyone.values()))
     actors = config.evaluation.actors
+    pooled = pooled_models(everyone, actors)
+    lasting = {name: model for name, model in pooled.items() if name in config.models}
+    own = {
+        policy: {name: pooled[name] for name in cast if name in pooled.keys() - lasting.keys()}
+        for policy, cast in casts.items()
+    }
     # Of all policies, before the first is played.
     gpus = {
-        policy: reserve(
-            config.ray,
-            "evaluation.actors",
-            actors,
-            cast,
-            lasting | {name: model for name, model in pooled.items() if name in cast},
-        )
+        policy: reserve(config.ray, "evaluation.actors", actors, cast, lasting | own[policy])
         for policy, cast in casts.items()
     }
     total, left = sum(map(len, cases.values())), sum(map(len, todo.values()))
     with (
-        open_pools(lasting, config.storage, wait=False) as pools,
-        meter("benchmark cases", total, total - left) as advance,
+        open_pools(lasting, config.storage, wait=False, alone=len(pooled) == 1) as pools,
+        meter("benchmark cases", total, total - left, config.evaluation.turns) as advance,
+        board(advance) as handle,
+        ExitStack() as engines,
     ):
-        for policy, rows in todo.items():
-            cast = casts[policy]
-            own = {name: model for name, model in pooled.items() if name in cast.keys() - lasting}
-            with open_pools(own, config.storage) as more:
-                await_pools(pools)  # they started beside the first policy's
+        coming = engines.enter_context(open_pools(own[next(iter(todo))], config.storage, False))
+        for policy, following in zip_longest(todo, list(todo)[1:]):
+            with engines.pop_all():  # those of this policy are closed when it has been played
+                own_pools = coming
+                await_pools({**pools, **own_pools})
+                if following and _room_beside(config, lasting, own, policy, following, gpus):
+                    coming = engines.enter_context(
+                        open_pools(own[following], config.storage, wait=False)
+                    )
                 arguments = {
                     "config": config,
                     "store": store,
                     "policy": policy,
-                    "pools": {**pools, **more},
+                    "pools": {**pools, **own_pools},
+                    "board": handle,
                 }
-                in_flight = most_open(actors, cast.values())
-                for row in run_rows(rows, CaseWorker, arguments, actors, gpus[policy], in_flight):
-                    advance(1, int(row["completion_tokens"]))
+                in_flight = most_open(actors, casts[policy].values())
+                for _ in run_rows(
+                    todo[policy], CaseWorker, arguments, actors, gpus[policy], in_flight
+                ):
+                    advance()
+            if following and coming is own_pools:
+                coming = engines.enter_context(open_pools(own[following], config.storage, False))
+
+
+def _room_beside(
+    config: Config,
+    lasting: Mapping[str, VllmModel],
+    own: Mapping[str, Mapping[str, VllmModel]],
+    policy: str,
+    following: str,
+    gpus: Mapping[str, float],
+) -> bool:
+    """Whether the following policy's engines have room beside those that play now."""
+    actors = config.evaluation.actors
+    at_once = {**lasting, **own[policy], **own[following]}
+    pool_gpus, pool_cpus = pool_resources(at_once)
+    all_gpus = actors.min * gpus[policy] + pool_gpus
+    all_cpus = actors.min * actors.num_cpus + pool_cpus
+    return has_resources(all_gpus, all_cpus) and engines_fit(own[following].values())
 
 
 def _check_failures(config: Config, store: Store, cases: dict[str, list[Row]]) -> int:

@@ -19,10 +19,12 @@ from aloe.storage import Store
 class CaseWorker(EngineWorker):
     """Plays one case per row, each a coroutine, and writes it when it is finished."""
 
-    def __init__(self, config: Config, store: Store, policy: str, pools: Pools) -> None:
+    def __init__(
+        self, config: Config, store: Store, policy: str, pools: Pools, board: Any = None
+    ) -> None:
         self._config, self._store, self._policy = config, store, policy
         self._roles, models = cast_of(config, store, policy)
-        super().__init__(models, pools, config.evaluation.actors)
+        super().__init__(models, pools, config.evaluation.actors, board)
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         row: dict[str, Any] = {key: str(values[0]) for key, values in batch.items()}
@@ -30,11 +32,13 @@ class CaseWorker(EngineWorker):
         case = Case(row["case_id"], self._policy, persona, self._config.run.seed)
         async with self.conversation(case.case_id, self._roles) as engines:
             try:
-                rows = await play_case(case, engines, self._config.evaluation)
+                rows = await play_case(case, engines, self._config.evaluation, self._tell)
                 folder, schema = "scores", SCORES
             except CaseFailed as error:
                 rows, folder, schema = [error.row], "errors", ERRORS
         name = f"evaluation/{folder}/{case.case_id}.parquet"
         await asyncio.to_thread(self._store.write_table, name, rows, schema)
-        tokens = sum(call["completion_tokens"] for turn in rows for call in turn["calls"])
-        yield {"case_id": [case.case_id], "completion_tokens": [tokens]}
+        yield {"case_id": [case.case_id]}
+
+    def _tell(self, row: dict[str, Any]) -> None:
+        self.teller.turn(1, sum(call["completion_tokens"] for call in row["calls"]))

@@ -14,6 +14,7 @@ from aloe.personas.growth import pool_of, undecided
 from aloe.personas.lexicon import KINDS, Kind
 from aloe.personas.rounds import read_rounds, write_round
 from aloe.personas.writing import Outcome
+from aloe.progress import excerpt
 from aloe.storage import Store
 
 
@@ -60,6 +61,7 @@ class PoolKeeper:
         self._jobs: dict[int, Job] = {}
         self._given = dict.fromkeys(KINDS, 0)
         self._brought: dict[Kind, dict[int, tuple[Outcome, Floats]]] = {kind: {} for kind in KINDS}
+        self._newest = ""
         self._changed = asyncio.Condition()
 
     async def start(self) -> int:
@@ -76,6 +78,10 @@ class PoolKeeper:
     async def stopped(self) -> bool:
         """Whether no pool wants a further round."""
         return all(pool.stopped() for pool in self._pools.values())
+
+    async def newest(self) -> str:
+        """The grown member that has joined last, for a person who watches; empty before one has."""
+        return self._newest
 
     async def take(self, ticket: int) -> Job | None:
         """The next request, as soon as its round is open; None when all pools have stopped."""
@@ -102,7 +108,10 @@ class PoolKeeper:
         brought[job.request] = (outcome, vectors)
         if len(brought) < self._config.requests_per_round:
             return 0
-        return await self._decide(job.kind, [brought[request] for request in sorted(brought)])
+        joined = await self._decide(job.kind, [brought[request] for request in sorted(brought)])
+        if joined:
+            self._newest = f"a grown {job.kind}: {excerpt(self._pools[job.kind].texts[-1], 300)}"
+        return joined
 
     def _next(self) -> Job | None:
         open_pools = [

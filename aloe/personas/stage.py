@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from aloe.config import Config, PersonasConfig, speaker_settings, speakers_of
 from aloe.engines.actors import most_open, reserve, run_rows
-from aloe.engines.pool import open_pools, pooled_models
+from aloe.engines.board import board
+from aloe.engines.pool import Pools, await_pools, open_pools, pooled_models
 from aloe.engines.start import imports_of
 from aloe.errors import StageFailed
 from aloe.personas.encode import check_encoder
@@ -29,7 +31,7 @@ from aloe.personas.rounds import (
 )
 from aloe.personas.worker import PersonaWriter
 from aloe.personas.writing import Candidate, Outcome
-from aloe.progress import meter
+from aloe.progress import meter, say
 from aloe.roles.prompts import prompts_version
 from aloe.runtime import connect
 from aloe.schema import ERRORS, PERSONAS, POOL, stable_id
@@ -153,7 +155,7 @@ def _grow(
     settings, actors = config.personas, config.personas.actors
     models = speakers_of(config, [settings.writer])
     connect(config.ray, imports_of(models.values()))
-    pooled = pooled_models(models)
+    pooled = pooled_models(models, actors)
     gpus = reserve(config.ray, "personas.actors", actors, models, pooled, _KEEPER_CPUS)
     in_flight = most_open(actors, models.values())
     begin = {kind: starting[kind] for kind in KINDS if not pools[kind].texts}
@@ -164,15 +166,28 @@ def _grow(
         .remote(settings, config.run.seed, store, names, begin)
     )
     total = sum(growth_of(kind, settings).size for kind in KINDS)
-    with meter("persona pools", total, sum(len(pool.texts) for pool in pools.values())) as advance:
-        advance(ray.get(keeper.start.remote()))
+    there = sum(len(pool.texts) for pool in pools.values())
+    with meter("persona pools", total, there) as advance, ExitStack() as stack:
+        start = keeper.start.remote()
+        given = sum(len(outcome["candidates"]) for kind in begin for outcome in begin[kind])
+        engines: Pools = {}
+        if there + given < total:  # beside the encoder, which looks at what is given
+            engines = stack.enter_context(open_pools(pooled, config.storage, False, alone=True))
+        advance(ray.get(start))
         if not ray.get(keeper.stopped.remote()):  # else what they start with was enough
             left = sum(settings.max_rounds - max(pool.round, 0) for pool in pools.values())
             tickets = [{"ticket": number} for number in range(left * settings.requests_per_round)]
-            with open_pools(pooled, config.storage) as engines:
-                arguments = {"config": config, "keeper": keeper, "pools": engines}
-                for row in run_rows(tickets, PersonaWriter, arguments, actors, gpus, in_flight):
-                    advance(int(row["accepted"]), int(row["completion_tokens"]))
+            if not engines:
+                engines = stack.enter_context(open_pools(pooled, config.storage, alone=True))
+            await_pools(engines)
+            handle = stack.enter_context(board(advance))
+            arguments = {"config": config, "keeper": keeper, "pools": engines, "board": handle}
+            shown = False
+            for row in run_rows(tickets, PersonaWriter, arguments, actors, gpus, in_flight):
+                advance(int(row["accepted"]), int(row["completion_tokens"]))
+                if row["accepted"] and not shown:
+                    say(ray.get(keeper.newest.remote()))
+                    shown = True
     ray.kill(keeper)
 
 

@@ -18,13 +18,14 @@ from aloe.personas.writing import write_candidates
 class PersonaWriter(EngineWorker):
     """Answers tickets: takes a request from the keeper, asks the model, hands the texts in."""
 
-    def __init__(self, config: Config, keeper: Any, pools: Pools) -> None:
+    def __init__(self, config: Config, keeper: Any, pools: Pools, board: Any = None) -> None:
         """``keeper`` is the actor handle of `aloe.personas.keeper.PoolKeeper`."""
         self._config, self._keeper = config.personas, keeper
         self._roles = {"writer": config.personas.writer}
         self._encoder: SentenceEncoder | None = None
         self._encoding = asyncio.Lock()
-        super().__init__(speakers_of(config, [config.personas.writer]), pools, self._config.actors)
+        models = speakers_of(config, [config.personas.writer])
+        super().__init__(models, pools, self._config.actors, board)
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         ticket = int(batch["ticket"][0])

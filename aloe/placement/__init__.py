@@ -6,6 +6,7 @@ from aloe.placement.layout import Group, Node, groups_of, shortfall
 from aloe.placement.memory import GIB
 from aloe.placement.needs import Devices, rollout_model
 from aloe.placement.phases import Kind, kinds_of, phases_of
+from aloe.placement.room import engines_fit, training_fits
 from aloe.placement.table import show
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Node",
     "advise",
     "check_place",
+    "engines_fit",
     "groups_of",
     "kinds_of",
     "nodes",
@@ -24,4 +26,5 @@ __all__ = [
     "rollout_model",
     "shortfall",
     "show",
+    "training_fits",
 ]

@@ -31,6 +31,18 @@ def nodes() -> list[Node]:
     ]
 
 
+def free_nodes() -> list[Node]:
+    """The machines that are alive, with what nobody holds now."""
+    from ray._private.state import available_resources_per_node
+
+    free = available_resources_per_node()
+    return [
+        Node(node.name, free[node.name].get("GPU", 0), free[node.name].get("CPU", 0))
+        for node in nodes()
+        if node.name in free
+    ]
+
+
 def check_place(groups: Sequence[Group], config: RayConfig) -> None:
     """Refuse at once what the cluster can never place, instead of waiting for ever.
 

@@ -17,9 +17,10 @@ import threading
 from collections.abc import Sequence
 from importlib import import_module
 from multiprocessing import forkserver
+from pathlib import Path
 from typing import Any, NoReturn
 
-from setproctitle import setproctitle
+import setproctitle
 
 from aloe.machine import use_reserved_threads
 from aloe.processes.wire import Message, receive, send
@@ -99,6 +100,11 @@ def main(number: int, modules: list[str]) -> NoReturn:
 
 def _become(job: Message) -> None:
     """Take over the caller's files, environment, folder and paths."""
+    Path("/proc/self/comm").write_text("python")
+    if job.words["run"] == "process":
+        # It finds its place only while the first environment is there. Ray's workers have their own
+        # way to a title, which does not work after this one.
+        setproctitle.getproctitle()
     for own, given in enumerate(job.files[:3]):
         os.dup2(given, own)
         os.close(given)
@@ -109,7 +115,6 @@ def _become(job: Message) -> None:
     os.environ.update(job.words["environment"])
     os.chdir(job.words["folder"])
     sys.argv = job.words["argv"]
-    setproctitle(" ".join([sys.executable, *sys.argv]))
     sys.path[:] = job.words["paths"]
     use_reserved_threads()
     numpy: Any = sys.modules.get("numpy")

@@ -17,11 +17,12 @@ from importlib import import_module
 from pathlib import Path
 
 import psutil
-from setproctitle import setproctitle
 
 from aloe.processes import child
 from aloe.processes.wire import receive
 
+NAME = "aloe-forks"
+"""What process lists call a server; its copies are called by what they become."""
 _LOOK_EVERY_S = 1.0
 _REQUEST_WITHIN_S = 5.0
 _IDLE_S = 900.0
@@ -60,7 +61,7 @@ def listen(address: str) -> socket.socket | None:
 
 def serve(listener: socket.socket) -> None:
     """Answer requests until nobody needs this server any more."""
-    setproctitle("aloe fork server")  # also: it finds its place only before the environment moves
+    Path("/proc/self/comm").write_text(NAME)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # copies that have ended leave nothing behind
     holders: dict[int, psutil.Process] = {}
     asked_at = time.monotonic()

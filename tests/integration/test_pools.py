@@ -10,7 +10,7 @@ import ray
 from processes import children_titled
 from scripted_runs import persona_rows, scripted_values
 
-from aloe.config import Config, StorageConfig, VllmModel
+from aloe.config import ActorPool, Config, StorageConfig, VllmModel
 from aloe.dialogue import rollout_dialogues
 from aloe.engines import Request
 from aloe.engines.pool import NAMESPACE, PooledEngine, open_pools, pooled_models
@@ -38,10 +38,11 @@ def configuration(folder, **models) -> Config:
 def test_who_gets_engines_of_its_own(tmp_path):
     models = configuration(tmp_path, a=TINY, b=TINY, c=SMOL, d=TINY | {"pool": {"replicas": 2}})
     script, a, b, c, d = models.models.values()
-    assert not pooled_models({"script": script, "a": a, "b": b})  # one model by two names
-    assert set(pooled_models({"a": a, "c": c})) == {"a", "c"}
-    assert set(pooled_models({"script": script, "d": d})) == {"d"}
-    assert pooled_models({"d": d})["d"].pool.replicas == 2
+    actors = ActorPool()
+    assert not pooled_models({"script": script, "a": a, "b": b}, actors)  # one model, two names
+    assert set(pooled_models({"a": a, "c": c}, actors)) == {"a", "c"}
+    assert set(pooled_models({"script": script, "d": d}, actors)) == {"d"}
+    assert pooled_models({"d": d}, actors)["d"].pool.replicas == 2
 
 
 def test_two_models_roll_out_trees_in_pools_of_their_own(tmp_path):

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from aloe.processes import NAME, OFF, preload, start_process
+from aloe.processes.server import NAME as SERVER
 
 SLOW_MODULE = "import time; time.sleep(0.2)"
 WITHIN_S = 10.0
@@ -30,12 +31,12 @@ def own_server(monkeypatch, tmp_path):
 
 def servers() -> list[psutil.Process]:
     mine = psutil.Process().children(recursive=True)
-    return [process for process in mine if titled(process, "aloe fork server")]
+    return [process for process in mine if named(process, SERVER) and alive(process.pid)]
 
 
-def titled(process: psutil.Process, title: str) -> bool:
+def named(process: psutil.Process, name: str) -> bool:
     try:
-        return title in " ".join(process.cmdline())
+        return process.name() == name
     except psutil.NoSuchProcess:
         return False
 

@@ -101,7 +101,8 @@ def test_choice_probabilities_from_a_servers_likeliest_tokens():
 def test_reinforcement_learning_and_evaluation_ask_for_the_same_pool():
     user = VllmModel(backend="vllm", path="embedded://tiny")
     policy = VllmModel(backend="vllm", path="somewhere/else")
-    assert pooled_models({"user": user}) == {}  # alone, it lives in the actor that uses it
-    in_training = pooled_models({"user": user}, always=True)
-    in_evaluation = pooled_models({"user": user, "policy": policy})
+    actors = ActorPool()
+    assert pooled_models({"user": user}, actors) == {}  # alone, it lives in the actor that uses it
+    in_training = pooled_models({"user": user})
+    in_evaluation = pooled_models({"user": user, "policy": policy}, actors)
     assert in_training["user"] == in_evaluation["user"]  # the pool is named after it

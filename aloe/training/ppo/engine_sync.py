@@ -14,6 +14,7 @@ prepare()
 import torch  # noqa: E402  (nothing of OpenRLHF may be imported before prepare)
 from openrlhf.trainer.ray.vllm_worker_wrap import WorkerWrap  # noqa: E402
 
+from aloe.engines.vllm_worker import CountedThreads  # noqa: E402
 from aloe.machine import has_gpu  # noqa: E402
 from aloe.training.ppo.weight_group import join  # noqa: E402
 
@@ -33,7 +34,7 @@ if not has_gpu():
     _keep_weights_plain()
 
 
-class SyncedWorker(WorkerWrap):  # type: ignore[misc]
+class SyncedWorker(CountedThreads, WorkerWrap):  # type: ignore[misc]
     """OpenRLHF's worker extension, on the device that is there."""
 
     def init_process_group(

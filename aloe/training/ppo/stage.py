@@ -120,7 +120,7 @@ def _run(config: Config, job: Job, recorder: Recorder) -> Outcome:
     }
     options, (roles,) = job.options, phases_of(config, "ppo")
     assert isinstance(options, PpoConfig)
-    pooled = pooled_models(others_of(config), always=True)
+    pooled = pooled_models(others_of(config))
     _check_room(config, roles, pooled)
     with (
         open_pools(pooled, config.storage) as pools,
