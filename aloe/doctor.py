@@ -98,12 +98,11 @@ def build() -> None:
     Raises:
         UserError: g++ or ninja is missing.
     """
-    from aloe.training.accelerator import check_compiler, prepare
-    from aloe.training.compile import build_cpu_ops
+    from aloe.training.accelerator import check_compiler
+    from aloe.training.compile import build_cpu_ops, operators_built
 
-    check_compiler()
-    if not machine_has_gpu():
-        prepare()
+    if not machine_has_gpu() and not operators_built():
+        check_compiler()
         build_cpu_ops(say)
 
 

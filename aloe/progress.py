@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 console = Console(stderr=True, highlight=False)
 _LOG_EVERY_S = 10.0
 _json_lines = False
+_speaking = threading.Lock()
 _take_phase: Callable[[str], None] = lambda text: None  # noqa: E731
 
 
@@ -33,14 +34,17 @@ def telling_json() -> bool:
 def say(text: str, **fields: object) -> None:
     """Tell one fact: as text on stderr, or as a JSON line with ``fields``."""
     if _json_lines:
-        print(json.dumps({"message": text, **fields}), flush=True)
+        line = json.dumps({"message": text, **fields}) + "\n"
+        with _speaking:  # a board's thread tells too
+            sys.stdout.write(line)
+            sys.stdout.flush()
     else:
         console.print(text, markup=False, soft_wrap=True)
 
 
 def excerpt(text: str, most: int = 160) -> str:
     """What a model said, as one line of a terminal: no control characters, not too long."""
-    line = "".join(sign if sign.isprintable() else " " for sign in " ".join(text.split()))
+    line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 

@@ -36,8 +36,7 @@ def check_address(config: RayConfig) -> str | None:
 def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
     """Join the configured cluster, or start Ray on this machine; again is no harm.
 
-    Workers of a Ray that is started here are copies of the fork server (`aloe.processes`), where
-    that can be.
+    Workers may be copies of the fork server (`aloe.processes`): ``ray.fork_server``.
 
     Args:
         modules: what the workers to come will import; the fork server begins at once.
@@ -51,22 +50,28 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
         if ray.get_runtime_context().runtime_env.get("py_executable") == python_of_workers():
             preload(modules)
         return
-    if not config.fork_server:
+    if config.fork_server is False:
         os.environ[OFF] = "1"
+    else:
+        os.environ.pop(OFF, None)
+    copied: dict[str, Any] = {"runtime_env": {"py_executable": python_of_workers()}}
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves engines
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are about Ray's insides
     address = check_address(config)
+    if forks() and (config.fork_server or not address):
+        preload(modules)
     if address:
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **(copied if config.fork_server and forks() else {}),
+            )
         except ConnectionError as error:
             raise UserError(f"ray.address {address}: no Ray cluster answers there") from error
         return
-    copied: dict[str, Any] = {}
-    if forks():
-        preload(modules)
-        copied["runtime_env"] = {"py_executable": python_of_workers()}
     ray.init(
         address="local",  # None would join what somebody else started on this machine
         num_cpus=config.num_cpus or max(4, len(cores())),
@@ -75,7 +80,7 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        **copied,
+        **(copied if forks() else {}),
     )
 
 

@@ -34,9 +34,10 @@ class RayConfig(Section):
     """The cluster grows on demand: what does not fit yet waits instead of being refused."""
     logical_gpus: int = Field(4, ge=0)
     """GPUs that a Ray started here pretends to have on a machine without any."""
-    fork_server: bool = True
-    """Processes of a Ray started here, on a machine without a GPU, are copies of one that has
-    imported what they need; false: each imports for itself."""
+    fork_server: bool | None = None
+    """Without a GPU, workers and engine cores are copies of a process that has imported what they
+    need; false: each imports for itself. Null: workers of a Ray that is started here only; true: of
+    a cluster too, whose machines must have this interpreter at the same path."""
     object_store_mib: int = Field(512, ge=100)
     """Object store of a Ray started here, in MiB."""
 

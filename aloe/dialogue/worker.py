@@ -58,7 +58,6 @@ class RolloutWorker(EngineWorker):
             self._seed(row)
             for row in await asyncio.to_thread(parts.read_personas, self._store, rows)
         ]
-        self._first = seeds[0].tree_id
         grown, failed = await asyncio.to_thread(parts.read_log, self._store, part)
         turns = sum(map(len, grown.values())) + len(failed)
         starts = await asyncio.to_thread(parts.count_start, self._store, part, turns)
@@ -70,8 +69,10 @@ class RolloutWorker(EngineWorker):
             }
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._grow(part, seed, grown.get(seed.tree_id, [])))
-                for seed in seeds
+                group.create_task(
+                    self._grow(part, seed, grown.get(seed.tree_id, []), number == index == 0)
+                )
+                for index, seed in enumerate(seeds)
                 if seed.tree_id not in failed
             ]
         ended = [task.result() for task in tasks]
@@ -81,12 +82,13 @@ class RolloutWorker(EngineWorker):
         self.teller.flush()
         return await asyncio.to_thread(parts.write_part, self._store, part, trees, lost)
 
-    async def _grow(self, part: str, seed: TreeSeed, rows: list[Row]) -> list[Row] | Row:
-        """Rows of the tree, or the row of its error."""
+    async def _grow(
+        self, part: str, seed: TreeSeed, rows: list[Row], shown: bool
+    ) -> list[Row] | Row:
+        """Rows of the tree, or the row of its error; ``shown`` while it grows."""
         each = nodes_per_turn(self._config.dialogue)
         self.teller.turn(len(rows) // each, 0)  # of a start before
         known = {row["node_id"] for row in rows}
-        is_first = part == self._plan.name(0) and seed.tree_id == self._first
         async with self.conversation(seed.tree_id, self._roles) as engines:
 
             async def keep(finished: list[Row]) -> None:
@@ -97,7 +99,7 @@ class RolloutWorker(EngineWorker):
                 self.teller.turn(
                     len(fresh) // each, sum(call["completion_tokens"] for call in calls)
                 )
-                if is_first and len(known) // each <= _SHOWN_TURNS:
+                if shown and len(known) // each <= _SHOWN_TURNS:
                     self.teller.tell(told_turn(seed.persona, fresh))
 
             try:

@@ -81,7 +81,8 @@ class EngineWorker:
         """
         use_reserved_threads()
         self.teller = Teller(board)
-        on_phase(lambda text: self.teller.tell(f"starting engine: {text}"))
+        teller = self.teller  # not self: the worker must go when Ray Data lets go of it
+        on_phase(lambda text: teller.tell(f"starting engine: {text}", phase=text))
         self._speakers = Speakers(models, pools)
         self._most, self._fixed = most_open(actors, models.values()), actors.in_flight is not None
         self._gate: AdmissionGate | None = None

@@ -12,6 +12,7 @@ from aloe.progress import Advance, say
 
 _TELL_EVERY_S = 1.0
 _LOOK_EVERY_S = 1.0
+_ANSWER_S = 10.0
 
 
 class Board:
@@ -19,18 +20,18 @@ class Board:
 
     def __init__(self) -> None:
         self._turns = self._tokens = 0
-        self._facts: list[str] = []
+        self._facts: list[tuple[str, dict[str, str]]] = []
 
     def add(self, turns: int, tokens: int) -> None:
         """Some turns are finished."""
         self._turns += turns
         self._tokens += tokens
 
-    def tell(self, fact: str) -> None:
-        """Something for the user to read."""
-        self._facts.append(fact)
+    def tell(self, fact: str, fields: dict[str, str]) -> None:
+        """Something for the user to read, and its fields for machines."""
+        self._facts.append((fact, fields))
 
-    def read(self) -> tuple[int, int, list[str]]:
+    def read(self) -> tuple[int, int, list[tuple[str, dict[str, str]]]]:
         """Turns, completion tokens and facts since this was last called."""
         told = self._turns, self._tokens, self._facts
         self._turns, self._tokens, self._facts = 0, 0, []
@@ -59,10 +60,10 @@ class Teller:
         self._turns = self._tokens = 0
         self._told_at = time.monotonic()
 
-    def tell(self, fact: str) -> None:
-        """Something for the user to read."""
+    def tell(self, fact: str, **fields: str) -> None:
+        """Something for the user to read, and its fields for machines."""
         if self._board is not None:
-            self._board.tell.remote(fact)
+            self._board.tell.remote(fact, fields)
 
 
 @contextmanager
@@ -75,9 +76,12 @@ def board(advance: Advance) -> Iterator[Any]:
     over = threading.Event()
 
     def look() -> None:
-        turns, tokens, facts = ray.get(handle.read.remote())
-        for fact in facts:
-            say(fact)
+        try:
+            turns, tokens, facts = ray.get(handle.read.remote(), timeout=_ANSWER_S)
+        except ray.exceptions.RayError:  # lost with its node: the work itself goes on
+            return
+        for fact, fields in facts:
+            say(fact, **fields)
         if turns or tokens:
             advance(0, tokens, turns)
 
@@ -91,6 +95,6 @@ def board(advance: Advance) -> Iterator[Any]:
         yield handle
     finally:
         over.set()
-        thread.join()
+        thread.join(_ANSWER_S)
         look()
         ray.kill(handle)

@@ -39,7 +39,12 @@ class KeptEngines:
         self._pools: dict[VllmModel, _Kept] = {}
 
     def begin(self, stage: str) -> None:
-        """A stage starts: what it and the later ones do not need is closed."""
+        """A stage starts: what it and the later ones do not need is closed.
+
+        One that is not to be run, because it is complete, changes nothing.
+        """
+        if stage not in [name for name, _ in self._left]:
+            return
         while self._left and self._left[0][0] != stage:
             self._left.pop(0)
         needed = set().union(*(models for _, models in self._left))

@@ -35,6 +35,7 @@ Pools = dict[str, list[Any]]
 _SPARE_CPUS = 1.0
 """For what else a stage starts."""
 _LOOK_EVERY_S = 1.0
+_UNPLACED = "waiting for its process"
 _DEATHS_PER_CALL = 3
 _CALLS_AT_ONCE = 4096
 
@@ -139,13 +140,16 @@ def await_pools(pools: Pools) -> None:
 
     for name, replicas in pools.items():
         starting = [replica.load.remote() for replica in replicas]
-        waiting, told = list(starting), ""
+        waiting, told, began = list(starting), "", time.monotonic()
         try:
             while waiting:
-                _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_LOOK_EVERY_S)
-                if waiting:
-                    told = _say_phase(name, ray.get(replicas[-1].phase.remote()), told)
-            ray.get(starting)
+                done, waiting = ray.wait(waiting, timeout=_LOOK_EVERY_S)
+                ray.get(done)
+                if waiting and not done:
+                    told = _say_phase(name, _phase_of(replicas[-1]), told)
+            if told:
+                waited = time.monotonic() - began
+                say(f"{name}: ready", model=name, phase="ready", waited_s=waited)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from error
@@ -153,6 +157,15 @@ def await_pools(pools: Pools) -> None:
         except ray.exceptions.RayActorError as error:
             last_line = str(error).strip().splitlines()[-1]
             raise EngineDied(f"model {name}: its engine cannot start: {last_line}") from error
+
+
+def _phase_of(replica: Any) -> str:
+    import ray
+
+    try:
+        return str(ray.get(replica.phase.remote(), timeout=_LOOK_EVERY_S))
+    except ray.exceptions.GetTimeoutError:
+        return _UNPLACED
 
 
 def _say_phase(name: str, phase: str, told: str) -> str:
@@ -199,7 +212,8 @@ class EngineReplica:
         self._name, self._model = name, model
         self._engine: asyncio.Task[SupervisedEngine] | None = None
         self._shared = True
-        self._phase = "waiting for its process"
+        self._phase = _UNPLACED
+        self._settling: asyncio.Task[None] | None = None
 
     async def _started(self) -> SupervisedEngine:
         if self._engine is None:
@@ -223,6 +237,8 @@ class EngineReplica:
         return await (await self._started()).complete(request)
 
     async def load(self) -> Load:
+        if self._settling is not None:  # who has seen the load may rely on the number of threads
+            await self._settling
         return (await self._started()).load()
 
     async def release(self, conversation: str) -> None:
@@ -231,6 +247,10 @@ class EngineReplica:
     async def share_cores(self, shared: bool) -> None:
         """Compute on as many cores as are reserved, or on all of a machine without a GPU."""
         self._shared = shared
+        self._settling = asyncio.create_task(self._settle(shared))
+        await self._settling
+
+    async def _settle(self, shared: bool) -> None:
         await (await self._started()).share_cores(shared)
 
     async def close(self) -> None:

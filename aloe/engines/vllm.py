@@ -19,7 +19,7 @@ from aloe.engines.price import cost_usd
 from aloe.engines.vllm_core import prepare_core, use_prepared_cores
 from aloe.engines.vllm_stats import EngineStats
 from aloe.errors import EngineDied, EngineError, MalformedAnswer, UserError
-from aloe.machine import cores, has_gpu
+from aloe.machine import cores, has_gpu, machine_has_gpu
 from aloe.progress import phase
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class VllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         use_prepared_cores()
-        phase("loading weights")
+        phase("starting its core")
         self._name, self._model, self._shared = name, model, share_cores
         self._stats = EngineStats()
         arguments = AsyncEngineArgs(**engine_options(model) | dict(more or {}))
@@ -71,6 +71,7 @@ class VllmEngine:
         self._ids = itertools.count()
         self._prefixes = PrefixIndex(model.block_size)
         self._reusable = self._cached = 0
+        phase("ready")
 
     async def complete(self, request: Request) -> Completion:
         prompt = self.token_ids(request.messages)
@@ -205,7 +206,7 @@ class VllmEngine:
 def _prepare_process(share_cores: bool) -> None:
     """What vLLM reads from the environment when it is imported."""
     global _reserved_threads  # what Ray has set, before the environment is changed
-    on_gpu = has_gpu()
+    on_gpu = machine_has_gpu() and has_gpu()  # else torch need not be imported yet
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("HF_HUB_OFFLINE", "0" if on_gpu else "1")
     if not on_gpu:

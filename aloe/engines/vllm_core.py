@@ -6,16 +6,20 @@ vLLM spawns a core when its caller has imported everything: two imports, one aft
 from __future__ import annotations
 
 import io
+import logging
 import multiprocessing.process
 import os
 import sys
+import threading
 from collections import deque
-from multiprocessing import context, popen_fork, popen_forkserver, reduction
-from multiprocessing.connection import wait
+from contextlib import suppress
+from multiprocessing import Pipe, context, popen_fork, popen_forkserver, reduction
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from aloe.machine import machine_has_gpu
 from aloe.processes import Waiting, start_process
+from aloe.progress import phase
 
 MODULES = (
     "vllm.v1.engine.async_llm",
@@ -23,6 +27,14 @@ MODULES = (
     "vllm.model_executor.models.llama",
 )
 """What brings in all that an engine's caller and its core import."""
+
+_PHASES = {
+    "vllm.v1.worker.cpu_model_runner": {"Starting to load model": "loading weights"},
+    "vllm.v1.worker.gpu_model_runner": {"Starting to load model": "loading weights"},
+    "vllm.v1.worker.gpu.model_runner": {"Loading model from scratch": "loading weights"},
+    "vllm.compilation.backends": {"for vLLM's torch.compile": "compiling"},
+}
+"""Loggers of vLLM in a core -> part of what they say -> what a start is at then."""
 
 _prepared: deque[Waiting] = deque()
 
@@ -34,9 +46,14 @@ def prepare_core() -> None:
 
 def use_prepared_cores() -> None:
     """Let vLLM start its cores in prepared processes; a second call changes nothing."""
+    from vllm.utils.system_utils import get_mp_context
     from vllm.v1.engine import utils
 
-    utils.get_mp_context = _Context  # type: ignore[attr-defined]
+    def context() -> _Context:
+        get_mp_context()  # it also tells the core, by the environment, how to start workers
+        return _Context()
+
+    utils.get_mp_context = context  # type: ignore[attr-defined]
 
 
 class _Popen(popen_fork.Popen):
@@ -75,11 +92,62 @@ class _Popen(popen_fork.Popen):
 
 
 class _CoreProcess(multiprocessing.process.BaseProcess):
+    """A core that tells its caller what its start is at."""
+
     _start_method = "spawn"
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._heard, self._telling = Pipe(duplex=False)
+
+    def start(self) -> None:
+        super().start()
+        self._telling.close()
+        threading.Thread(target=_hear, args=(self._heard,), name="phases", daemon=True).start()
+
+    def run(self) -> None:
+        from vllm.v1.engine import core
+
+        configure = core.configure_logging  # type: ignore[attr-defined]
+
+        def then_listen(config: Any) -> None:
+            configure(config)  # sets the level of every logger anew
+            for name, signs in _PHASES.items():
+                logger = logging.getLogger(name)
+                logger.setLevel(logging.INFO)
+                logger.addFilter(_Teller(self._telling, signs))
+
+        core.configure_logging = then_listen  # type: ignore[attr-defined]
+        super().run()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_heard": None}
 
     @staticmethod
     def _Popen(process: Any) -> _Popen:  # noqa: N802  (multiprocessing's name)
         return _Popen(process)
+
+
+class _Teller(logging.Filter):
+    """Tells phases by a logger's messages, and lets through what would have been logged anyway."""
+
+    def __init__(self, telling: Connection, signs: dict[str, str]) -> None:
+        super().__init__()
+        self._telling, self._signs = telling, signs
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        for sign, name in self._signs.items():
+            if sign in message:
+                with suppress(OSError):  # nobody listens any more
+                    self._telling.send_bytes(name.encode())
+        return record.levelno >= logging.getLogger("vllm").level
+
+
+def _hear(heard: Connection) -> None:
+    with suppress(EOFError, OSError):
+        while True:
+            phase(heard.recv_bytes().decode())
 
 
 class _Context(context.SpawnContext):

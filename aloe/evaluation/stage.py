@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import zip_longest
@@ -13,6 +14,7 @@ from aloe.config import Config, VllmModel, speaker_settings
 from aloe.engines import check_models
 from aloe.engines.actors import most_open, reserve, run_rows
 from aloe.engines.board import board
+from aloe.engines.kept import plain
 from aloe.engines.pool import await_pools, open_pools, pool_resources, pooled_models
 from aloe.engines.start import imports_of
 from aloe.errors import StageFailed, UserError
@@ -145,7 +147,14 @@ def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
     connect(config.ray, imports_of(everyone.values()))
     actors = config.evaluation.actors
     pooled = pooled_models(everyone, actors)
-    lasting = {name: model for name, model in pooled.items() if name in config.models}
+    asked = Counter(
+        plain(pooled[name]) for cast in casts.values() for name in cast if name in pooled
+    )
+    lasting = {
+        name: model
+        for name, model in pooled.items()
+        if name in config.models or asked[plain(model)] > 1
+    }
     own = {
         policy: {name: pooled[name] for name in cast if name in pooled.keys() - lasting.keys()}
         for policy, cast in casts.items()

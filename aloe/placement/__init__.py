@@ -1,7 +1,7 @@
 """Which model of a training lies on which devices, and whether there is room for it."""
 
 from aloe.placement.advice import advise
-from aloe.placement.cluster import check_place, nodes, placed
+from aloe.placement.cluster import PLACE_S, check_place, nodes, placed
 from aloe.placement.layout import Group, Node, groups_of, shortfall
 from aloe.placement.memory import GIB
 from aloe.placement.needs import Devices, rollout_model
@@ -11,6 +11,7 @@ from aloe.placement.table import show
 
 __all__ = [
     "GIB",
+    "PLACE_S",
     "Devices",
     "Group",
     "Kind",

@@ -55,22 +55,27 @@ def check_place(groups: Sequence[Group], config: RayConfig) -> None:
 
 
 @contextmanager
-def placed(groups: Sequence[Group], config: RayConfig) -> Iterator[dict[str, list[PlacementGroup]]]:
+def placed(
+    groups: Sequence[Group], config: RayConfig, patience_s: float = PLACE_S
+) -> Iterator[dict[str, list[PlacementGroup]]]:
     """Hold the devices of some groups for the length of the block.
 
     Each machine of a group has a placement group of its own, with a bundle of one GPU and one CPU
     for each device; no two of them lie on the same machine.
 
+    Args:
+        patience_s: how long to wait for devices that others hold.
+
     Returns:
         Placement groups by role, machine by machine.
 
     Raises:
-        UserError: the cluster has not enough, or others hold it for longer than PLACE_S.
+        UserError: the cluster has not enough, or others hold it for longer than that.
     """
     from ray.util.placement_group import remove_placement_group
 
     check_place(groups, config)
-    deadline = time.monotonic() + PLACE_S
+    deadline = time.monotonic() + patience_s
     held: list[PlacementGroup] = []
     places: dict[str, list[PlacementGroup]] = {}
     try:
@@ -107,9 +112,12 @@ def _machine_of(place: PlacementGroup) -> str:
 
 
 def _wait(place: PlacementGroup, group: Group, deadline: float) -> None:
-    if place.wait(timeout_seconds=_SAY_S):
+    left = deadline - time.monotonic()
+    if place.wait(timeout_seconds=min(_SAY_S, max(1, int(left)))):
         return
     reason = f"{group.keys}: {group.devices} GPU and CPU on one machine are not free yet"
-    say(f"{reason}; waiting up to {PLACE_S} s")
-    if not place.wait(timeout_seconds=max(1, int(deadline - time.monotonic()))):
-        raise UserError(f"{reason}; gave up after {PLACE_S} s")
+    left = deadline - time.monotonic()
+    if left > 1:
+        say(f"{reason}; waiting up to {left:.0f} s")
+    if left <= 1 or not place.wait(timeout_seconds=int(left)):
+        raise UserError(f"{reason}; gave up")

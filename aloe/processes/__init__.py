@@ -10,7 +10,6 @@ which import while their callers do. Every process ends with its caller, however
 """
 
 from aloe.processes.client import (
-    MODULES,
     NAME,
     OFF,
     Waiting,
@@ -21,7 +20,6 @@ from aloe.processes.client import (
 )
 
 __all__ = [
-    "MODULES",
     "NAME",
     "OFF",
     "Waiting",

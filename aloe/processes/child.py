@@ -9,12 +9,14 @@ import io
 import os
 import pickle
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing import forkserver
 from pathlib import Path
@@ -38,8 +40,8 @@ def serve(connection: socket.socket) -> NoReturn:
         os.setsid()  # what ends the server's process group is not for its copies
     if job.words["run"] == "server":
         _be_a_server(connection, job)
+    _end_with(connection)
     _become(job)
-    _end_with(connection.dup())
     if job.words["run"] == "process":
         code = _run_process(job)
         _tell(connection, code)
@@ -93,8 +95,10 @@ def execute(connection: socket.socket, modules: Sequence[str] = ()) -> None:
 def main(number: int, modules: list[str]) -> NoReturn:
     """What `execute` starts."""
     connection = socket.socket(fileno=number)
+    _end_with(connection)
     for name in modules:
-        import_module(name)
+        with suppress(Exception):  # whatever it is, whoever needs the module is told there
+            import_module(name)
     serve(connection)
 
 
@@ -123,12 +127,12 @@ def _become(job: Message) -> None:
 
 
 def _end_with(connection: socket.socket) -> None:
+    own = connection.dup()  # open for as long as this process lives
+
     def wait() -> None:
-        try:
-            while connection.recv(1):
-                continue
-        except OSError:
-            pass
+        hang_up = select.poll()
+        hang_up.register(own, select.POLLRDHUP)
+        hang_up.poll()
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=wait, name="caller", daemon=True).start()

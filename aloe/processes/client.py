@@ -8,19 +8,25 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from aloe.machine import machine_has_gpu
 from aloe.processes import child, server
-from aloe.processes.wire import receive, send
+from aloe.processes.wire import is_ours, receive, send
 
 _ON_IMPORT: dict[str, str | None] = {
     "DS_ACCELERATOR": "cpu",
+    "HF_ENDPOINT": None,
     "HF_HOME": None,
+    "HF_HUB_CACHE": None,
     "HF_HUB_OFFLINE": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
+    "LD_LIBRARY_PATH": None,
     "TOKENIZERS_PARALLELISM": "false",
+    "TORCH_HOME": None,
     "VLLM_LOGGING_LEVEL": "ERROR",
+    "XDG_CACHE_HOME": None,
 }
 """Variables that libraries read once, on import, and what they are where nobody has set them.
 Processes that differ in them get servers that differ."""
@@ -30,14 +36,15 @@ _ONE_THREAD = {
 }
 """What keeps libraries from starting threads on import: a server with threads cannot be copied."""
 _TRIES = 3
-MODULES = "ALOE_MODULES"
-"""Environment variable of a Ray worker: names, divided by commas, that its server has imported."""
 NAME = "ALOE_FORK_SERVER"
 """Environment variable: processes that differ in it have servers of their own."""
 _BASE = "base"
+_WORKERS = "workers"
 _NOT_IN_BASE = ("ray",)
 """Ray reads once, on import, whose worker it is in: a server for one raylet's workers of one job
-has it, the base does not. vLLM takes it for not installed there and has no Ray executor."""
+has it, the base does not. vLLM takes it for not installed there and has no Ray executor. Nothing
+that defines remote functions or actors is imported in either: Ray draws their ids from a generator
+that all copies would share."""
 _OF_WORKER = ("RAY_JOB_ID", "RAY_RAYLET_PID")
 OFF = "ALOE_NO_FORK"
 """Environment variable that is set where nothing is to be forked (``ray.fork_server``)."""
@@ -97,6 +104,7 @@ class Waiting:
         """Wait for its end; its exit code, 255 if it was killed."""
         try:
             code: int = receive(self.connection).words["code"]
+            self.connection.recv(1)  # what it does at its exit takes time too
         except OSError:
             return 255
         return code
@@ -140,13 +148,11 @@ def start_worker(raylet: int) -> Waiting:
     """A process for a Ray worker with this process's environment.
 
     Args:
-        raylet: its process id; servers for its workers live as long as it does.
+        raylet: its process id; the server for its workers lives as long as it does.
     """
-    kind = os.environ.get(MODULES, "")
-    modules = ("ray", "ray.data", *filter(None, kind.split(",")))
 
     def ask() -> socket.socket:
-        connection = _ask(modules, f"workers with {kind}", raylet, process=True)
+        connection = _ask(("ray",), _WORKERS, raylet, process=True)
         return connection or _new_interpreter(())
 
     return Waiting(ask)
@@ -172,6 +178,9 @@ def _ask(modules: Sequence[str], kind: str, holder: int, process: bool) -> socke
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect("\0" + address)
+            if not is_ours(connection):  # it would get to know this environment
+                connection.close()
+                return None
             send(connection, request)
         except OSError:  # there is none, or it is just ending
             connection.close()
@@ -187,11 +196,15 @@ def _start_server(address: str, kind: str, holder: int) -> None:
         return
 
     def ask() -> socket.socket:
-        return _ask((), _BASE, holder, process=True) or _new_interpreter(())
+        base = _ask((), _BASE, holder, process=True)
+        if base is None:
+            raise OSError("no base server can be had")
+        return base
 
-    copy = Waiting(ask)
-    copy.begin("server", [address], sys.path)
-    copy.code()  # it tells when it listens
+    with suppress(OSError):
+        copy = Waiting(ask)
+        copy.begin("server", [address], sys.path)
+        copy.code()  # it tells when it listens
 
 
 def _environment() -> dict[str, str]:
@@ -214,13 +227,20 @@ def _address(kind: str) -> str:
         os.environ.get(NAME),
         sys.executable,
         str(package),
-        max(path.stat().st_mtime_ns for path in package.rglob("*.py")),
+        max(map(_changed, package.rglob("*.py"))),
         [space.stat().st_ino for space in spaces],  # names are shared by containers of one pod
         [environment.get(name) for name in _ON_IMPORT],
         [environment.get(name) for name in _OF_WORKER] if kind != _BASE else None,
     ]
     digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=12).hexdigest()
     return f"aloe-fork-{os.getuid()}-{digest}"
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # an editor's, while it saves
+        return 0
 
 
 def _standard_streams() -> list[int]:

@@ -9,14 +9,19 @@ import os
 import sys
 from pathlib import Path
 
-from aloe.processes.client import start_worker
+from aloe.processes.client import forks, start_worker
 
 
 def main() -> int:
     """Be the worker, by proxy; its exit code."""
     argv = sys.argv[1:]
+    if not forks():
+        os.execv(sys.executable, [sys.executable, *argv])  # noqa: S606
+    raylet = int(os.environ["RAY_RAYLET_PID"])
+    if os.getppid() != raylet:  # it was killed since
+        return 1
     paths = [str(Path(argv[0]).parent), *sys.path[1:]]  # as for a script
-    worker = start_worker(raylet=os.getppid())
+    worker = start_worker(raylet)
     worker.begin("script", argv, paths)
     return worker.code()
 

@@ -12,19 +12,23 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
 import psutil
 
+from aloe.machine import machine_has_gpu
 from aloe.processes import child
-from aloe.processes.wire import receive
+from aloe.processes.wire import is_ours, receive
 
 NAME = "aloe-forks"
 """What process lists call a server; its copies are called by what they become."""
 _LOOK_EVERY_S = 1.0
 _REQUEST_WITHIN_S = 5.0
+_GRACE_S = 5.0
+"""For whoever has started a server to ask it."""
 _IDLE_S = 900.0
 """On a cluster that lives for days the server does not: it is started again when it is wanted."""
 
@@ -62,21 +66,23 @@ def listen(address: str) -> socket.socket | None:
 def serve(listener: socket.socket) -> None:
     """Answer requests until nobody needs this server any more."""
     Path("/proc/self/comm").write_text(NAME)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # copies that have ended leave nothing behind
     holders: dict[int, psutil.Process] = {}
-    asked_at = time.monotonic()
+    began = asked_at = time.monotonic()
     listener.settimeout(_LOOK_EVERY_S)
     while True:
         try:
             connection, _ = listener.accept()
         except TimeoutError:
-            holders = {pid: holder for pid, holder in holders.items() if _lives(holder)}
-            if not holders or time.monotonic() - asked_at > _IDLE_S:
+            now = time.monotonic()
+            held = any(map(_lives, holders.values())) or now - began < _GRACE_S
+            if not held or now - asked_at > _IDLE_S:
                 return
             continue
+        finally:
+            _reap()
         with connection:
             asked_at = time.monotonic()
-            if not _is_ours(connection):
+            if not is_ours(connection):
                 continue
             connection.settimeout(_REQUEST_WITHIN_S)
             try:
@@ -85,22 +91,48 @@ def serve(listener: socket.socket) -> None:
                 continue
             connection.settimeout(None)
             _hold(holders, request["holder"])
-            _import(request["modules"], request["without"])
+            with _ending_without(holders):
+                _import(request["modules"], request["without"])
             if not request["process"]:
                 continue
             if not _may_fork():
                 child.execute(connection)
             elif os.fork() == 0:
                 listener.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 child.serve(connection)
 
 
+def _reap() -> None:
+    """Let go of copies that have ended."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
+
+
 def _hold(holders: dict[int, psutil.Process], pid: int) -> None:
+    if pid <= 1:  # the caller's parent was killed: init holds nothing
+        return
     try:
         holders[pid] = psutil.Process(pid)
     except psutil.NoSuchProcess:
         return
+
+
+@contextmanager
+def _ending_without(holders: Mapping[int, psutil.Process]) -> Iterator[None]:
+    """End within a long import when no holder is left: by a signal, since there is no thread."""
+
+    def look(*_: object) -> None:
+        if not any(map(_lives, holders.values())):
+            os._exit(0)
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, _LOOK_EVERY_S, _LOOK_EVERY_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -110,22 +142,14 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def _is_ours(connection: socket.socket) -> bool:
-    """Whether the other side is of the same user: it may have code run."""
-    who = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(who[4:8], sys.byteorder) == os.getuid()
-
-
 def _import(modules: Iterable[str], without: Iterable[str]) -> None:
     missing = [name for name in modules if name not in sys.modules]
     hidden = [name for name in without if name not in sys.modules]
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]  # cannot be imported
     for name in missing:
-        try:
+        with suppress(Exception):  # whatever it is, whoever needs the module is told there
             import_module(name)
-        except ImportError:
-            continue  # whoever needs it is told there
     for name in hidden:
         del sys.modules[name]
     if missing:
@@ -135,6 +159,8 @@ def _import(modules: Iterable[str], without: Iterable[str]) -> None:
 
 def _may_fork() -> bool:
     """Whether a copy of this process can work: threads are not copied, nor what CUDA holds."""
+    if machine_has_gpu():
+        return False
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         return False
     torch = sys.modules.get("torch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _LENGTHS = struct.Struct("!II")
+_WHO = struct.Struct("3i")
+"""Process, user and group, as Linux tells them."""
 _MOST_FILES = 64
 
 
@@ -54,6 +57,13 @@ def receive(connection: socket.socket) -> Message:
     head, payload = _LENGTHS.unpack(lengths)
     words = json.loads(_read(connection, head))
     return Message(words, _read(connection, payload), list(files))
+
+
+def is_ours(connection: socket.socket) -> bool:
+    """Whether the other side is a process of the same user: it may have code run."""
+    who = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _WHO.size)
+    _, user, _ = _WHO.unpack(who)
+    return bool(user == os.getuid())
 
 
 def _read(connection: socket.socket, number: int) -> bytes:

@@ -41,9 +41,10 @@ Subclasses in ppo/:
   controller.Controller        BasePPOTrainer: the loop around its train_step
 """
 
+from aloe.training.ahead import announce, drop, is_started
 from aloe.training.dpo import train_dpo
 from aloe.training.ppo import train_ppo
 from aloe.training.reward import train_reward
 from aloe.training.sft import train_sft
 
-__all__ = ["train_dpo", "train_ppo", "train_reward", "train_sft"]
+__all__ = ["announce", "drop", "is_started", "train_dpo", "train_ppo", "train_reward", "train_sft"]

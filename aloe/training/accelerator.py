@@ -18,7 +18,6 @@ from typing import Any, NoReturn
 
 from aloe.errors import UserError
 from aloe.machine import has_gpu, prefer_own_programs
-from aloe.processes import MODULES
 
 _STUBBED = {
     "flash_attn": (),
@@ -27,15 +26,9 @@ _STUBBED = {
     "flash_attn.utils.distributed": ("all_gather",),
 }
 
-WORKER_ENV = {
-    "env_vars": {
-        "OMP_WAIT_POLICY": "PASSIVE",
-        MODULES: "aloe.training.dpo_worker,aloe.training.ppo.rollout_worker",
-    }
-}
+WORKER_ENV = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
 """Ray runtime environment of workers. Threads of a CPU's matrix product spin while they wait for
-each other; when other processes want the cores, a step then takes 10 times as long and more.
-Workers that are copies of the fork server find torch, DeepSpeed, OpenRLHF and vLLM imported."""
+each other; when other processes want the cores, a step then takes 10 times as long and more."""
 
 
 def has_flash_attention() -> bool:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from aloe.config import Config
 from aloe.errors import UserError
-from aloe.placement import groups_of, placed
-from aloe.training.protocol import Job, Outcome
+from aloe.placement import PLACE_S, groups_of, placed
+from aloe.training import ahead
+from aloe.training.protocol import Job, Outcome, Saving
 from aloe.training.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -30,20 +31,39 @@ def teams(config: Config, workers: Mapping[str, Any]) -> Iterator[dict[str, Plac
     Raises:
         UserError: the cluster cannot place them.
     """
+    found = ahead.take(config, workers)
+    if found is not None:
+        stack, team = found
+        with stack:
+            yield team
+        return
+    with started(config, workers) as team:
+        yield team
+
+
+@contextmanager
+def started(
+    config: Config, workers: Mapping[str, Any], patience_s: float = PLACE_S
+) -> Iterator[dict[str, PlacedGroup]]:
+    """`teams`, whatever may have been started ahead.
+
+    Args:
+        patience_s: how long to wait for devices.
+    """
     import ray
 
     from aloe.training.actor_group import PlacedGroup
 
     groups = groups_of(config.placements, list(workers))
-    with placed(groups, config.ray) as places:
-        started: dict[str, PlacedGroup] = {}
+    with placed(groups, config.ray, patience_s) as places:
+        team: dict[str, PlacedGroup] = {}
         try:
             for role, worker in workers.items():
                 group = next(group for group in groups if role in group.roles)
-                started[role] = PlacedGroup(worker, group, places[role])
-            yield started
+                team[role] = PlacedGroup(worker, group, places[role])
+            yield team
         finally:
-            for actors in started.values():
+            for actors in team.values():
                 for actor in actors._actor_handlers:
                     ray.kill(actor)
 
@@ -68,7 +88,10 @@ def follow(group: PlacedGroup, method: str, job: Job, recorder: Recorder) -> Out
         events = ray.get(first.poll.remote(seen))
         seen += len(events)
         for event in events:
-            recorder.take(event)
+            if isinstance(event, Saving):
+                ahead.start_next()
+            else:
+                recorder.take(event)
     return ray.get(running[0])
 
 

@@ -88,13 +88,20 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Saving:
+    """The last checkpoint is being written: all that is left to do."""
+
+
+@dataclass(frozen=True)
 class Note:
     """A sentence for the user."""
 
     text: str
+    fields: dict[str, str] = field(default_factory=dict)
+    """For machines."""
 
 
-Event = Begin | Advance | Measured | Resumed | Saved | Note
+Event = Begin | Advance | Measured | Resumed | Saved | Saving | Note
 
 
 @dataclass(frozen=True)

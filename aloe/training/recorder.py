@@ -14,7 +14,16 @@ from tensorboard.summary import DirectoryOutput, Writer
 from aloe.progress import meter, say
 from aloe.schema import METRICS
 from aloe.storage import Store
-from aloe.training.protocol import Advance, Begin, Event, Measured, Note, Resumed, Saved
+from aloe.training.protocol import (
+    Advance,
+    Begin,
+    Event,
+    Measured,
+    Note,
+    Resumed,
+    Saved,
+    Saving,
+)
 
 _SHOWN = {
     "loss",
@@ -50,13 +59,15 @@ class Recorder:
         elif isinstance(event, Advance):
             self._bar(event.units)
         elif isinstance(event, Note):
-            say(event.text)
+            say(event.text, **event.fields)
         elif isinstance(event, Resumed):
             say(f"{self._kind}: goes on after step {event.step}", step=event.step)
             for measured in event.measured:
                 self._keep(measured)
         elif isinstance(event, Saved):
             self.save()
+        elif isinstance(event, Saving):
+            return
         else:
             self._keep(event)
             numbers = ", ".join(

@@ -21,6 +21,8 @@ from aloe.training.options import check_batches
 from aloe.training.protocol import Job, Options, Outcome
 from aloe.training.recorder import Recorder, recorded
 
+_HEAVY = ("deepspeed", "datasets", "peft")
+"""What OpenRLHF imports beside vLLM; OpenRLHF itself is imported where Ray is."""
 Run = Callable[[Config, Job, Recorder], Outcome]
 """Places the roles of a training and lets them work."""
 
@@ -73,7 +75,7 @@ def run_stage(
     begun = store.url(f"training/{start}/checkpoint")
     checkpoint = config.training.base if start == "base" else begun
     check_checkpoint(checkpoint)
-    connect(config.ray, MODULES)
+    connect(config.ray, (*MODULES, *_HEAVY))
     show(f"training.{kind}", groups, nodes())
     for phase in groups:
         check_place(phase, config.ray)

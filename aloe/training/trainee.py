@@ -25,6 +25,7 @@ from aloe.training.protocol import (
     Resumed,
     RowOptions,
     Saved,
+    Saving,
 )
 from aloe.training.state import Position, find_position, load_state, save_state
 from aloe.training.step_log import StepLog
@@ -236,6 +237,7 @@ class Trainee(Worker):
 
     def _kept(self, found: dict[str, float]) -> dict[str, Any]:
         """Save the last checkpoint, if no better one is kept; say which one it is."""
+        self.tell(Saving())
         if self.options.best_by is None:
             self._save()
             return {}

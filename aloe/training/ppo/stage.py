@@ -16,7 +16,7 @@ from aloe.runtime import require_resources
 from aloe.schema import PROMPTS
 from aloe.storage import Manifest, Store
 from aloe.training.launch import check, teams
-from aloe.training.protocol import Job, Outcome
+from aloe.training.protocol import Job, Note, Outcome
 from aloe.training.recorder import Recorder
 from aloe.training.stage import run_stage
 
@@ -98,33 +98,17 @@ def _run(config: Config, job: Job, recorder: Recorder) -> Outcome:
     import ray
     from transformers import AutoTokenizer
 
-    from aloe.training.accelerator import prepare
-
-    prepare()
+    workers = workers_of(config)
     from aloe.training.ppo.arguments import ppo_arguments
     from aloe.training.ppo.controller import Controller
-    from aloe.training.ppo.rollout_worker import RolloutWorker
-    from aloe.training.ppo.workers import (
-        CriticWorker,
-        FrozenWorker,
-        PolicyWorker,
-        RewardModelWorker,
-    )
 
-    kinds: dict[str, Any] = {
-        "rollout": RolloutWorker,
-        "reference": FrozenWorker,
-        "reward": RewardModelWorker,
-        "critic": CriticWorker,
-        "actor": PolicyWorker,
-    }
     options, (roles,) = job.options, phases_of(config, "ppo")
     assert isinstance(options, PpoConfig)
     pooled = pooled_models(others_of(config))
     _check_room(config, roles, pooled)
     with (
         open_pools(pooled, config.storage) as pools,
-        teams(config, {role: kinds[role] for role in kinds if role in roles}) as team,
+        teams(config, workers) as team,
     ):
         job = replace(job, engines=tuple(team["rollout"]._actor_handlers))
         model = rollout_model(config).model_copy(
@@ -140,6 +124,7 @@ def _run(config: Config, job: Job, recorder: Recorder) -> Outcome:
         loading = [ref for role in rest for ref in team[role].start("load", _of(config, job, role))]
         check([*engines, *loading])
         check(team["actor"].async_run_method("meet"))
+        recorder.take(Note("ppo: all processes are ready", {"phase": "ready"}))
         tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(job.checkpoint))
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -150,6 +135,30 @@ def _run(config: Config, job: Job, recorder: Recorder) -> Outcome:
             ).run()
         finally:
             ray.wait(team["rollout"].async_run_method("stop"), timeout=30)
+
+
+def workers_of(config: Config) -> dict[str, Any]:
+    """Ray actor class of each role."""
+    from aloe.training.accelerator import prepare
+
+    prepare()
+    from aloe.training.ppo.rollout_worker import RolloutWorker
+    from aloe.training.ppo.workers import (
+        CriticWorker,
+        FrozenWorker,
+        PolicyWorker,
+        RewardModelWorker,
+    )
+
+    kinds: dict[str, Any] = {
+        "rollout": RolloutWorker,
+        "reference": FrozenWorker,
+        "reward": RewardModelWorker,
+        "critic": CriticWorker,
+        "actor": PolicyWorker,
+    }
+    (roles,) = phases_of(config, "ppo")
+    return {role: kinds[role] for role in kinds if role in roles}
 
 
 def _of(config: Config, job: Job, role: str) -> Job:
