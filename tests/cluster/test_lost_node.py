@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-import ray
 from ray.cluster_utils import Cluster
+from ray_cluster import started_cluster
 from scripted_runs import persona_rows, scripted_values
 
 from aloe.config import Config
@@ -20,13 +20,9 @@ TREES = 64
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 200 << 20}
-    )
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+def cluster(own_ray: None) -> Iterator[Cluster]:
+    with started_cluster(num_cpus=2, object_store_memory=200 << 20) as cluster:
+        yield cluster
 
 
 def prepared(folder, address: str, number: int) -> tuple[Config, Store]:

@@ -16,6 +16,7 @@ import ray
 from planted_run import curve, planted_run
 from ray.cluster_utils import Cluster
 from ray.util.state import list_actors, list_placement_groups
+from ray_cluster import started_cluster
 
 from aloe.progress import use_json
 from aloe.training import train_dpo, train_reward, train_sft
@@ -33,15 +34,11 @@ TRAININGS = {"sft": train_sft, "reward": train_reward, "dpo": train_dpo}
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def cluster(own_ray: None) -> Iterator[Cluster]:
     node = {"num_cpus": 4, "object_store_memory": 200 << 20}
-    cluster = Cluster(
-        initialize_head=True, head_node_args={**node, "num_gpus": 2, "include_dashboard": True}
-    )
-    cluster.add_node(**node, num_gpus=3)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    with started_cluster(**node, num_gpus=2, include_dashboard=True) as cluster:
+        cluster.add_node(**node, num_gpus=3)
+        yield cluster
 
 
 @contextmanager
@@ -84,7 +81,7 @@ def train(
             tmp_path_factory.mktemp(how),
             epochs=2,
             zero_stage=3,
-            ray={"address": cluster.address},
+            ray={"address": cluster.address, "fork_server": True},
             reward=start,
             dpo={
                 **start,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,11 +62,10 @@ def begun(folder: Path) -> tuple[Config, Store]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def run(own_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     config, store = begun(tmp_path_factory.mktemp("ppo"))
     train_reward(config, store)
-    yield Run(config, store, train_ppo(config, store))
-    ray.shutdown()
+    return Run(config, store, train_ppo(config, store))
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray_cluster import free_port
 
 from aloe.storage import Store, load_manifest
 
@@ -21,16 +23,11 @@ ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory) -> Iterator[dict[str, str]]:
     """Environment of a submitter; the head runs in the foreground so that it can be ended by id."""
     home = tmp_path_factory.mktemp("home")
+    sockets = tempfile.mkdtemp(prefix="ray-")  # paths of sockets must be short
     gcs, dashboard = free_port(), free_port()
     # Ray 2.60 turns token authentication on for the head but not for the submitter by itself.
     environment = {
@@ -44,7 +41,7 @@ def cluster(tmp_path_factory) -> Iterator[dict[str, str]]:
     }
     command = [
         *(str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"),
-        *("--num-cpus=6", "--num-gpus=2", f"--port={gcs}", f"--temp-dir={home / 'ray'}"),
+        *("--num-cpus=6", "--num-gpus=2", f"--port={gcs}", f"--temp-dir={sockets}"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
         "--object-store-memory=536870912",
     ]
@@ -68,6 +65,7 @@ def cluster(tmp_path_factory) -> Iterator[dict[str, str]]:
         head.wait(30)
     except subprocess.TimeoutExpired:
         os.killpg(head.pid, signal.SIGKILL)
+    shutil.rmtree(sockets, ignore_errors=True)
 
 
 def answers(address: str) -> bool:
@@ -100,24 +98,24 @@ def submit(cluster: dict[str, str], script: str, *arguments: str) -> subprocess.
     return run_job(cluster, *entrypoint, options=("--working-dir", "."))
 
 
-def test_stages_as_jobs(cluster, scripted_config, tmp_path):
+def test_stages_as_jobs_then_regenerate_runs_what_is_left(cluster, scripted_config, tmp_path):
     common = ("--config", str(scripted_config), "--run.dir", str(tmp_path / "run"))
+    common += ("--ray.fork_server", "true")  # one machine
     for script in ("expand_personas", "rollout_dialogues", "build_preferences", "train_sft"):
         done = submit(cluster, script, *common)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     store = Store(str(tmp_path / "run"))
     for stage in ("personas", "dialogue", "preferences", "training/sft"):
         assert load_manifest(store, stage).complete
+    assert load_manifest(store, "training/dpo") is None
 
-
-def test_regenerate_runs_what_is_left_and_bad_input_fails_the_job(
-    cluster, scripted_config, tmp_path
-):
-    common = ("--config", str(scripted_config), "--run.dir", str(tmp_path / "run"))
     done = submit(cluster, "regenerate", *common)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert (tmp_path / "run" / "report" / "index.html").exists()
 
+
+def test_bad_input_fails_the_job(cluster, scripted_config):
+    common = ("--config", str(scripted_config))
     bad = submit(cluster, "regenerate", *common, "--dialogue.turn", "3")
     assert bad.returncode != 0
     assert "dialogue.turn: unknown key" in bad.stdout + bad.stderr

@@ -67,6 +67,25 @@ def test_a_rerun_is_identical_byte_for_byte_and_a_resume_fills_the_gaps(prepared
         assert store.fs.modified(store.path("dialogue", "nodes", name)) == time
 
 
+def test_turns_are_counted_and_the_first_tree_is_shown_while_it_grows(prepared, capsys):
+    config, store = prepared("one")
+    rollout_dialogues(config, store)
+    told = capsys.readouterr().err
+    assert "dialogue trees: 0/9, turns 0/27" in told
+    assert "dialogue trees: 9/9, turns 27/27" in told
+    assert told.count("a tree, turn 1:") == told.count("a tree, turn 2:") == 1
+    assert "a tree, turn 3:" not in told
+    shown = told.partition("a tree, turn 1:")[2].splitlines()[1:6]
+    assert [line.split()[0] for line in shown] == [
+        "persona",
+        "user",
+        "noted",
+        "guided",
+        "unguided",
+    ]
+    assert sum("<- preferred" in line for line in shown) == 1
+
+
 def nodes(store: Store) -> list[dict]:
     return store.read_table("dialogue/nodes", NODES).to_pylist()
 

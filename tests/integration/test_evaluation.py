@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import ray
 from evaluation_runs import HELDOUT, make_config, make_run, moody_server, with_server
 
 from aloe.config import Config
@@ -22,10 +21,7 @@ from aloe.storage.manifest import load_manifest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ray_ends_with_the_module():
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-import ray
 
 from aloe.config import Config
 from aloe.errors import StageFailed
@@ -60,10 +59,7 @@ def contents(store):
     return {name: store.fs.cat_file(store.path(name)) for name in (*TABLES, *names)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def stop_ray():
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 @pytest.fixture(scope="module")

@@ -10,18 +10,20 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import alive, all_gone, family
 
 from aloe.processes import NAME, OFF, preload, start_process
 from aloe.processes.server import NAME as SERVER
 
 SLOW_MODULE = "import time; time.sleep(0.2)"
-WITHIN_S = 10.0
 
 
 @pytest.fixture(autouse=True)
 def own_server(monkeypatch, tmp_path):
     """A server that no other test asks; it is gone afterwards."""
     name = f"{tmp_path.name}-{os.getpid()}"
+    _before.clear()
+    _before.update(process.pid for process in servers())
     monkeypatch.setenv(NAME, name)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield name
@@ -29,31 +31,19 @@ def own_server(monkeypatch, tmp_path):
         process.kill()
 
 
+_before: set[int] = set()
+"""Servers that other tests have started."""
+
+
 def servers() -> list[psutil.Process]:
     mine = psutil.Process().children(recursive=True)
-    return [process for process in mine if named(process, SERVER) and alive(process.pid)]
+    found = [process for process in mine if named(process, SERVER) and alive(process.pid)]
+    return [process for process in found if process.pid not in _before]
 
 
 def named(process: psutil.Process, name: str) -> bool:
     try:
         return process.name() == name
-    except psutil.NoSuchProcess:
-        return False
-
-
-def gone(pids: list[int]) -> bool:
-    """Whether none of these processes is left within the time allowed."""
-    end = time.monotonic() + WITHIN_S
-    while time.monotonic() < end:
-        if not any(map(alive, pids)):
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
@@ -175,10 +165,6 @@ def caller(tmp_path):
         process.wait()
 
 
-def family(pid: int) -> list[int]:
-    return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-
-
 def test_a_killed_caller_takes_its_process_and_its_server_along(caller):
     process = caller()
     pid = int(process.stdout.readline())
@@ -186,7 +172,7 @@ def test_a_killed_caller_takes_its_process_and_its_server_along(caller):
     assert len(everyone) == 3
     process.kill()
     process.wait()
-    assert gone(list(everyone))
+    assert all_gone(list(everyone))
 
 
 def test_so_does_one_that_is_killed_while_the_server_imports(caller, tmp_path):
@@ -196,7 +182,7 @@ def test_so_does_one_that_is_killed_while_the_server_imports(caller, tmp_path):
     everyone = family(process.pid)
     process.kill()
     process.wait()
-    assert len(everyone) == 2 and gone(everyone)
+    assert len(everyone) == 2 and all_gone(everyone)
 
 
 def test_a_killed_server_ends_no_copy_and_the_next_start_finds_another(
@@ -211,7 +197,7 @@ def test_a_killed_server_ends_no_copy_and_the_next_start_finds_another(
     assert alive(pid)
     process.kill()
     process.wait()
-    assert gone([pid])
+    assert all_gone([pid])
 
 
 def test_a_server_that_is_killed_while_it_imports_costs_nothing_but_time(
@@ -227,7 +213,7 @@ def test_a_server_that_is_killed_while_it_imports_costs_nothing_but_time(
     assert alive(pid)
     process.kill()
     process.wait()
-    assert gone([pid])
+    assert all_gone([pid])
 
 
 def test_two_that_ask_at_once_share_a_server(tmp_path):
@@ -239,4 +225,4 @@ def test_two_that_ask_at_once_share_a_server(tmp_path):
     assert parent in [server.pid for server in servers()]
     for each in waiting:
         each.connection.close()
-    assert gone(pids)
+    assert all_gone(pids)

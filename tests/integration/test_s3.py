@@ -18,7 +18,7 @@ from aloe.preferences import build_preferences, export_run
 from aloe.schema import NODES, PERSONAS
 from aloe.storage import Manifest, Store, localize
 
-pytestmark = pytest.mark.usefixtures("local_ray")
+pytestmark = pytest.mark.usefixtures("own_ray")
 
 
 @pytest.fixture(scope="module")

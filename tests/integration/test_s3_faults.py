@@ -24,7 +24,7 @@ from aloe.preferences import build_preferences
 from aloe.schema import NODES, PERSONAS
 from aloe.storage import Manifest, Store, localize, run_store, use_storage
 
-pytestmark = pytest.mark.usefixtures("local_ray")
+pytestmark = pytest.mark.usefixtures("own_ray")
 
 MIB = 1 << 20
 TEXT = "Sea and salt. " * 1000

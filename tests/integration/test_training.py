@@ -10,10 +10,19 @@ from typing import Any
 
 import pytest
 from planted_run import TRAIN, VALIDATION, curve, planted_rows, planted_run
+from processes import children_titled
 
 from aloe.errors import UserError
 from aloe.schema import METRICS, REFERENCE, SFT
-from aloe.training import train_dpo, train_reward, train_sft
+from aloe.training import (
+    ahead,
+    announce,
+    drop,
+    is_started,
+    train_dpo,
+    train_reward,
+    train_sft,
+)
 from aloe.training.compile import operators_folder
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -204,6 +213,39 @@ def test_no_actor_and_no_place_is_left(trained):
     while ray.available_resources().get("GPU") != ray.cluster_resources()["GPU"]:
         assert time.monotonic() < deadline
         time.sleep(0.5)
+
+
+def test_the_next_trainings_processes_start_while_one_saves(trained, tmp_path: Path, capsys):
+    config, store = planted_run(tmp_path)
+    announce(config, "dpo")
+    train_sft(config, store)
+    assert is_started()
+    deadline = time.monotonic() + 60
+    while not children_titled("ReferenceWorker"):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert "dpo: its processes start while this training saves" in capsys.readouterr().err
+    results, expected = train_dpo(config, store).results, trained["dpo"].results
+    assert {**results, "reference_seconds": 0} == {**expected, "reference_seconds": 0}
+    assert not is_started() and not children_titled("ReferenceWorker")
+
+
+def test_processes_that_nobody_takes_are_ended(trained, tmp_path: Path):
+    config, store = planted_run(tmp_path)
+    announce(config, "reward")
+    train_sft(config, store)
+    assert is_started()
+    drop()
+    assert not is_started()
+    test_no_actor_and_no_place_is_left(trained)
+
+
+def test_without_room_nothing_is_started_ahead(trained, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(ahead, "training_fits", lambda config, kind: False)
+    config, store = planted_run(tmp_path)
+    announce(config, "dpo")
+    train_sft(config, store)
+    assert not is_started()
 
 
 def test_two_ranks_train_like_one(trained, tmp_path: Path):

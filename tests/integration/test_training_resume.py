@@ -15,7 +15,7 @@ from aloe.errors import UserError
 from aloe.schema import METRICS
 from aloe.training import train_dpo, train_reward, train_sft
 
-pytestmark = pytest.mark.usefixtures("local_ray")
+pytestmark = pytest.mark.usefixtures("own_ray")
 
 LONG = {"epochs": 4, "batch_size": 6, "micro_batch_size": 3}
 """Twelve steps."""

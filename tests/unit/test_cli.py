@@ -73,3 +73,27 @@ def test_help_names_every_command():
         assert command in text
     for command in ("export", "config", "doctor"):
         assert command in text
+
+
+LOADED = (
+    "import sys\nfrom aloe.cli import main\n"
+    "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+    "print(*sorted({'ray', 'torch', 'transformers', 'vllm', 'deepspeed'} & set(sys.modules)))"
+)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["config", "configs/demo.yaml"],
+        ["run", "configs/demo.yaml", "--dialogue.turn", "4"],
+        ["placement", "show", "configs/paper.yaml"],
+    ],
+    ids=" ".join,
+)
+def test_what_needs_no_model_imports_none(arguments):
+    command = [sys.executable, "-c", LOADED, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == ""

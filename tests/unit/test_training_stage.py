@@ -15,7 +15,7 @@ from aloe.config_file import load_config
 from aloe.errors import UserError
 from aloe.schema import SFT
 from aloe.storage import Store, stage_manifest
-from aloe.training import train_dpo, train_sft
+from aloe.training import stage, train_dpo, train_sft
 from aloe.training.accelerator import check_compiler
 from aloe.training.checkpoint import new_checkpoint, refuse_remote_code
 from aloe.training.options import check_batches
@@ -57,12 +57,13 @@ def test_dpo_from_sft_needs_the_sft_checkpoint(config: Config, store: Store):
         train_dpo(config, store)
 
 
-def test_too_few_rows_are_named_before_ray_starts(config: Config, store: Store):
-    import ray
+def test_too_few_rows_are_named_before_ray_starts(config: Config, store: Store, monkeypatch):
+    def started(*_: object) -> None:
+        raise AssertionError("Ray was started")
 
+    monkeypatch.setattr(stage, "connect", started)
     with pytest.raises(UserError, match=r"training.sft.batch_size: 4, .* only 2 training rows"):
         train_sft(config, store)
-    assert not ray.is_initialized()
 
 
 def test_a_complete_stage_is_left_alone(config: Config, store: Store):
