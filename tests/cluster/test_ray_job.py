@@ -43,6 +43,7 @@ def cluster(tmp_path_factory) -> Iterator[dict[str, str]]:
         *(str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"),
         *("--num-cpus=6", "--num-gpus=2", f"--port={gcs}", f"--temp-dir={sockets}"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
+        f"--dashboard-agent-listen-port={free_port()}",  # jobs go to the agent; each Ray has one
         "--object-store-memory=536870912",
     ]
     log = (home / "head.log").open("w")

@@ -246,10 +246,10 @@ def test_rewards_of_a_tree_are_those_of_its_rows(checkpoint, seed):
 
 
 def test_where_there_is_a_gpu_all_lengths_are_compiled_for(monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
     monkeypatch.setattr(accelerator, "has_gpu", lambda: True)
-    accelerator.prepare()
-    assert torch._dynamo.config.recompile_limit == 64
+    with torch._dynamo.config.patch(recompile_limit=8):
+        accelerator.prepare()
+        assert torch._dynamo.config.recompile_limit == 64
 
 
 def scored(actor, score, rows):
