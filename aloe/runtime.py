@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aloe.errors import UserError
 from aloe.machine import cores, machine_has_gpu
-from aloe.processes import OFF, forks, preload, python_of_workers
+from aloe.processes import OFF, forks, preload, python_of_workers, reap
 
 if TYPE_CHECKING:
     from aloe.config import RayConfig
@@ -58,6 +58,8 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves engines
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are about Ray's insides
+    if forks():  # what Ray starts ahead are no copies, and would wait unused
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     address = check_address(config)
     if forks() and (config.fork_server or not address):
         preload(modules)
@@ -72,6 +74,7 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
         except ConnectionError as error:
             raise UserError(f"ray.address {address}: no Ray cluster answers there") from error
         return
+    reap()
     ray.init(
         address="local",  # None would join what somebody else started on this machine
         num_cpus=config.num_cpus or max(4, len(cores())),

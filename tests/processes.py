@@ -4,7 +4,7 @@ import time
 
 import psutil
 
-_WITHIN_S = 10.0
+WITHIN_S = 10.0
 """Within which nobody may be left when a caller, a driver or a fork server has been killed."""
 
 
@@ -34,7 +34,7 @@ def alive(pid: int) -> bool:
 
 def all_gone(pids: list[int]) -> bool:
     """Whether none of these processes is left within ten seconds."""
-    end = time.monotonic() + _WITHIN_S
+    end = time.monotonic() + WITHIN_S
     while time.monotonic() < end:
         if not any(map(alive, pids)):
             return True

@@ -12,20 +12,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aloe.config import ActorPool, EnginePool, ModelConfig, StorageConfig, VllmModel
 from aloe.engines.base import Completion, Load, Request
 from aloe.engines.kept import close_replicas, kept, plain
+from aloe.engines.replica import UNPLACED, EngineReplica
 from aloe.errors import EngineDied, EngineError, UserError
-from aloe.machine import use_reserved_threads
-from aloe.progress import on_phase, say
+from aloe.progress import say
 from aloe.runtime import has_resources
 from aloe.schema import stable_id
-from aloe.storage import use_storage
-
-if TYPE_CHECKING:
-    from aloe.engines.supervised import SupervisedEngine
 
 NAMESPACE = "aloe"
 
@@ -35,7 +31,6 @@ Pools = dict[str, list[Any]]
 _SPARE_CPUS = 1.0
 """For what else a stage starts."""
 _LOOK_EVERY_S = 1.0
-_UNPLACED = "waiting for its process"
 _DEATHS_PER_CALL = 3
 _CALLS_AT_ONCE = 4096
 
@@ -165,7 +160,7 @@ def _phase_of(replica: Any) -> str:
     try:
         return str(ray.get(replica.phase.remote(), timeout=_LOOK_EVERY_S))
     except ray.exceptions.GetTimeoutError:
-        return _UNPLACED
+        return UNPLACED
 
 
 def _say_phase(name: str, phase: str, told: str) -> str:
@@ -201,61 +196,6 @@ def _placement(model: VllmModel) -> dict[str, Any]:
     pool = model.pool or EnginePool()
     gpus = model.tensor_parallel_size if pool.num_gpus is None else pool.num_gpus
     return {"replicas": pool.replicas, "num_cpus": pool.num_cpus, "num_gpus": gpus}
-
-
-class EngineReplica:
-    """Ray actor: one engine of a pool. It is started by the first call."""
-
-    def __init__(self, name: str, model: VllmModel, storage: StorageConfig) -> None:
-        use_storage(storage)
-        use_reserved_threads()
-        self._name, self._model = name, model
-        self._engine: asyncio.Task[SupervisedEngine] | None = None
-        self._shared = True
-        self._phase = _UNPLACED
-        self._settling: asyncio.Task[None] | None = None
-
-    async def _started(self) -> SupervisedEngine:
-        if self._engine is None:
-            self._engine = asyncio.create_task(asyncio.to_thread(self._start))
-        return await self._engine
-
-    def _start(self) -> SupervisedEngine:
-        from aloe.engines.start import start_vllm
-
-        on_phase(self._note)
-        return start_vllm(self._name, self._model, share_cores=self._shared)
-
-    def _note(self, phase: str) -> None:
-        self._phase = phase
-
-    async def phase(self) -> str:
-        """What its start is at; answered at any time."""
-        return self._phase
-
-    async def complete(self, request: Request) -> Completion:
-        return await (await self._started()).complete(request)
-
-    async def load(self) -> Load:
-        if self._settling is not None:  # who has seen the load may rely on the number of threads
-            await self._settling
-        return (await self._started()).load()
-
-    async def release(self, conversation: str) -> None:
-        (await self._started()).release(conversation)
-
-    async def share_cores(self, shared: bool) -> None:
-        """Compute on as many cores as are reserved, or on all of a machine without a GPU."""
-        self._shared = shared
-        self._settling = asyncio.create_task(self._settle(shared))
-        await self._settling
-
-    async def _settle(self, shared: bool) -> None:
-        await (await self._started()).share_cores(shared)
-
-    async def close(self) -> None:
-        if self._engine is not None:
-            (await self._engine).close()
 
 
 @dataclass

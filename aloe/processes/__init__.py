@@ -6,7 +6,8 @@ cores of engines (`aloe.engines.vllm_core`) are such copies: `child` says how a 
 is wanted for. `client` finds the server, or starts it, and asks.
 
 Nothing is forked where CUDA may be in use: a machine with a GPU gets new interpreters instead,
-which import while their callers do. Every process ends with its caller, however that ends.
+which import while their callers do. Every process ends with its caller, however that ends; of what
+Ray starts, `reaper` sees to that.
 """
 
 from aloe.processes.client import (
@@ -18,6 +19,7 @@ from aloe.processes.client import (
     python_of_workers,
     start_process,
 )
+from aloe.processes.reaper import reap
 
 __all__ = [
     "NAME",
@@ -26,5 +28,6 @@ __all__ = [
     "forks",
     "preload",
     "python_of_workers",
+    "reap",
     "start_process",
 ]

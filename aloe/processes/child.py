@@ -28,8 +28,12 @@ from aloe.machine import use_reserved_threads
 from aloe.processes.wire import Message, receive, send
 
 
-def serve(connection: socket.socket) -> NoReturn:
-    """Tell the caller who this is, wait for the job, do it, tell its exit code, end."""
+def serve(connection: socket.socket, watched: bool = False) -> NoReturn:
+    """Tell the caller who this is, wait for the job, do it, tell its exit code, end.
+
+    Args:
+        watched: this process ends with its caller already.
+    """
     code = 1
     try:
         send(connection, {"pid": os.getpid()})
@@ -40,7 +44,8 @@ def serve(connection: socket.socket) -> NoReturn:
         os.setsid()  # what ends the server's process group is not for its copies
     if job.words["run"] == "server":
         _be_a_server(connection, job)
-    _end_with(connection)
+    if not watched:
+        _end_with(connection)
     _become(job)
     if job.words["run"] == "process":
         code = _run_process(job)
@@ -99,7 +104,7 @@ def main(number: int, modules: list[str]) -> NoReturn:
     for name in modules:
         with suppress(Exception):  # whatever it is, whoever needs the module is told there
             import_module(name)
-    serve(connection)
+    serve(connection, watched=True)
 
 
 def _become(job: Message) -> None:

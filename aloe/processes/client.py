@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from aloe.machine import machine_has_gpu
 from aloe.processes import child, server
 from aloe.processes.wire import is_ours, receive, send
@@ -191,6 +193,8 @@ def _ask(modules: Sequence[str], kind: str, holder: int, process: bool) -> socke
 
 
 def _start_server(address: str, kind: str, holder: int) -> None:
+    if not psutil.pid_exists(holder):  # a raylet that was killed since
+        return
     if kind == _BASE:
         server.start(address, _environment())
         return

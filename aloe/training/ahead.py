@@ -72,14 +72,26 @@ def is_started() -> bool:
 
 def take(config: Config, workers: Mapping[str, Any]) -> tuple[ExitStack, Team] | None:
     """Processes that were started for these roles; of others, the devices are given back."""
-    global _started
-    if _started is None:
+    found = _given_up()
+    if found is None:
         return None
-    found, _started = _started, None
     if found.key == _key(config, workers) and _answers(found.team):
         return found.stack, found.team
     found.stack.close()
     return None
+
+
+def drop() -> None:
+    """End what was started and nobody took."""
+    found = _given_up()
+    if found is not None:
+        found.stack.close()
+
+
+def _given_up() -> _Started | None:
+    global _started
+    found, _started = _started, None
+    return found
 
 
 def _answers(team: Team) -> bool:
@@ -91,14 +103,6 @@ def _answers(team: Team) -> bool:
     except ray.exceptions.RayError:
         return False
     return True
-
-
-def drop() -> None:
-    """End what was started and nobody took."""
-    global _started
-    if _started is not None:
-        found, _started = _started, None
-        found.stack.close()
 
 
 def _key(config: Config, workers: Mapping[str, Any]) -> tuple[Any, ...]:

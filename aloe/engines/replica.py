@@ -1,0 +1,73 @@
+"""The Ray actor of one engine of a pool."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aloe.config import StorageConfig, VllmModel
+from aloe.engines.base import Completion, Load, Request
+from aloe.machine import use_reserved_threads
+from aloe.progress import on_phase
+from aloe.storage import use_storage
+
+if TYPE_CHECKING:
+    from aloe.engines.supervised import SupervisedEngine
+
+UNPLACED = "waiting for its process"
+"""Phase of an engine that has not begun to start."""
+
+
+class EngineReplica:
+    """Ray actor: one engine of a pool. It is started by the first call."""
+
+    def __init__(self, name: str, model: VllmModel, storage: StorageConfig) -> None:
+        use_storage(storage)
+        use_reserved_threads()
+        self._name, self._model = name, model
+        self._engine: asyncio.Task[SupervisedEngine] | None = None
+        self._shared = True
+        self._phase = UNPLACED
+        self._settling: asyncio.Task[None] | None = None
+
+    async def _started(self) -> SupervisedEngine:
+        if self._engine is None:
+            self._engine = asyncio.create_task(asyncio.to_thread(self._start))
+        return await self._engine
+
+    def _start(self) -> SupervisedEngine:
+        from aloe.engines.start import start_vllm
+
+        on_phase(self._note)
+        return start_vllm(self._name, self._model, share_cores=self._shared)
+
+    def _note(self, phase: str) -> None:
+        self._phase = phase
+
+    async def phase(self) -> str:
+        """What its start is at; answered at any time."""
+        return self._phase
+
+    async def complete(self, request: Request) -> Completion:
+        return await (await self._started()).complete(request)
+
+    async def load(self) -> Load:
+        if self._settling is not None:  # who has seen the load may rely on the number of threads
+            await self._settling
+        return (await self._started()).load()
+
+    async def release(self, conversation: str) -> None:
+        (await self._started()).release(conversation)
+
+    async def share_cores(self, shared: bool) -> None:
+        """Compute on as many cores as are reserved, or on all of a machine without a GPU."""
+        self._shared = shared
+        self._settling = asyncio.create_task(self._settle(shared))
+        await self._settling
+
+    async def _settle(self, shared: bool) -> None:
+        await (await self._started()).share_cores(shared)
+
+    async def close(self) -> None:
+        if self._engine is not None:
+            (await self._engine).close()
