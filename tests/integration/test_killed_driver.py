@@ -1,4 +1,4 @@
-"""A driver killed while an engine of its own Ray starts: nobody is left, and the next one starts."""
+"""A driver killed while an engine of its own Ray starts: nobody is left, the next one starts."""
 
 from __future__ import annotations
 
