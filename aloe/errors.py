@@ -1,8 +1,16 @@
-"""Errors that a user can mend. The command line prints them as one line and exits with code 2."""
+"""Three kinds of fault: the item's, the world's, the user's.
+
+The **item's** (`EngineError`): one call, tree or case cannot be done. It is a row in ``errors``.
+The **world's** (`WorldFault`): no item can be done for now, or ever, until somebody sees to it.
+Nothing is lost and no row is written; the stage stops (`StageStopped`) and can be gone on with.
+The **user's** (`UserError`): bad input, one line, before anything is paid for.
+"""
+
+from __future__ import annotations
 
 
 class UserError(Exception):
-    """Bad input. The message names the file, key or row and says what was expected."""
+    """Bad input. The message names the file, key or row and says what was expected. Exit code 2."""
 
 
 class NotResumable(UserError):
@@ -17,12 +25,31 @@ class MalformedAnswer(EngineError):
     """A model answered something that its prompt does not allow (empty text, broken JSON...)."""
 
 
+class WorldFault(Exception):
+    """No call can succeed now, whatever it asks: quota, key, route, disk, a server that is down.
+
+    Attributes:
+        passes: whether it may pass by itself, so that waiting is worth it (``run.patience_s``).
+    """
+
+    def __init__(self, message: str, passes: bool) -> None:
+        super().__init__(message, passes)  # both, so that it survives pickling
+        self.passes = passes
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class EngineDied(Exception):
     """An engine is gone: no call can succeed, the stage ends and can be resumed."""
 
 
 class StageFailed(Exception):
     """A stage ended with more failures than ``run.max_error_rate`` allows. Exit code 1."""
+
+
+class StageStopped(Exception):
+    """A stage stopped in order before its end; the same command goes on. Exit code 75."""
 
 
 class CallFailed(EngineError):

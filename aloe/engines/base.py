@@ -32,6 +32,8 @@ class Request:
     met: tuple[float, ...] = ()
     """Of each reply that is judged the share of checkable preferences that it meets, see
     `aloe.roles.verifiable`; empty where the person holds none. Only a verifiable judge reads it."""
+    stop: tuple[str, ...] = ()
+    """Texts at which generation ends; none of them is part of the answer."""
     conversation: str = ""
     """Tree or case that the call belongs to: a pool sends all of its calls to one engine."""
 
@@ -41,8 +43,10 @@ class Completion:
     """One answer and what it cost."""
 
     text: str
+    """As it was said, without `reasoning`; unpaired surrogates and NUL are U+FFFD."""
     model: str
     finish_reason: str
+    """``stop``, or ``length`` where max_tokens ended it."""
     prompt_tokens: int
     cached_tokens: int
     """Prompt tokens that the engine served from its prefix cache."""
@@ -56,6 +60,10 @@ class Completion:
     choice_logprobs: dict[str, float] = field(default_factory=dict)
     """Choice -> natural log of its probability among the choices (they sum to 1); empty if none of
     them is among a server's likeliest answers."""
+    reasoning: str = ""
+    """What the model thought before it spoke; nobody in the conversation reads it."""
+    replaced: int = 0
+    """Characters of text and reasoning that were no characters, and became U+FFFD."""
 
 
 @dataclass(frozen=True)
