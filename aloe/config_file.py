@@ -8,6 +8,7 @@ import fsspec
 import yaml
 from pydantic import ValidationError
 
+from aloe.chat.files import with_templates
 from aloe.config import Config
 from aloe.errors import UserError
 
@@ -64,10 +65,11 @@ def load_config(path: str, overrides: list[str] | None = None) -> Config:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a mapping of sections, got {type(values).__name__}")
     try:
-        return Config.model_validate(_merge(values, parse_overrides(overrides or [])))
+        config = Config.model_validate(_merge(values, parse_overrides(overrides or [])))
     except ValidationError as error:
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise UserError(f"{path}: {_explain(error)}{more}") from error
+    return with_templates(config)
 
 
 def dump_config(config: Config) -> str:

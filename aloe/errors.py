@@ -25,6 +25,10 @@ class MalformedAnswer(EngineError):
     """A model answered something that its prompt does not allow (empty text, broken JSON...)."""
 
 
+class ThoughtOnly(MalformedAnswer):
+    """A model thought until its tokens were spent; another try has more (``thinking_tokens``)."""
+
+
 class WorldFault(Exception):
     """No call can succeed now, whatever it asks: quota, key, route, disk, a server that is down.
 

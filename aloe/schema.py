@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from aloe.errors import UserError
 
-VERSION = "3"
+VERSION = "4"
 
 USAGE_FIELDS = [
     pa.field("prompt_tokens", pa.int64()),
@@ -23,8 +23,9 @@ USAGE_FIELDS = [
     pa.field("completion_tokens", pa.int64()),
     pa.field("seconds", pa.float64()),
     pa.field("cost_usd", pa.float64()),
+    pa.field("replaced", pa.int64()),
 ]
-"""What a call cost, see `aloe.engines.Completion`."""
+"""What a call cost, see `aloe.engines.Completion`; ``replaced`` counts characters."""
 
 CALL = pa.struct(
     [
@@ -111,7 +112,9 @@ NODES = _table(
         ("branch", pa.int64()),  # 1 is the root; branch b goes on as 2b (spine) and 2b + 1
         ("role", pa.string()),  # user | guided | unguided
         ("sample", pa.int32()),  # 0..n-1 among the replies of one role; null for user nodes
-        ("text", pa.string()),
+        ("text", pa.string()),  # as it was said
+        ("reasoning", pa.string()),  # what was thought before; null where nothing was
+        ("finish_reason", pa.string()),  # stop | length | stop_text; see aloe.engines.Completion
         ("on_spine", pa.bool_()),
         ("preferred", pa.bool_()),  # null for user nodes
         ("judge_probability", pa.float32()),  # P(this reply preferred), mean of both orders
@@ -154,6 +157,8 @@ SFT = _table(
         ("turn", pa.int32()),
         ("prompt", MESSAGES),  # system, then the true history, ending with the user
         ("response", pa.string()),
+        ("reasoning", pa.string()),
+        ("ended", pa.bool_()),  # the reply said its end of turn; if not, no loss has one
     ],
 )
 
@@ -168,6 +173,10 @@ PAIRS = _table(
         ("prompt", MESSAGES),
         ("preferred", pa.string()),
         ("rejected", pa.string()),
+        ("preferred_reasoning", pa.string()),
+        ("rejected_reasoning", pa.string()),
+        ("preferred_ended", pa.bool_()),
+        ("rejected_ended", pa.bool_()),
         ("preferred_role", pa.string()),  # guided | unguided
         ("probability", pa.float32()),  # judge's P(preferred)
         ("judge_agrees", pa.bool_()),
@@ -196,6 +205,8 @@ SCORES = _table(
         ("turn", pa.int32()),
         ("user", pa.string()),
         ("reply", pa.string()),
+        ("reasoning", pa.string()),  # null where nothing was thought
+        ("finish_reason", pa.string()),
         ("score", pa.float32()),  # expected value over 1..5
         ("probabilities", pa.list_(pa.float32())),  # of 1..5, sums to 1
         ("calls", pa.list_(CALL)),

@@ -160,6 +160,7 @@ def tiny_run(folder: Path) -> dict[str, Any]:
     """Every stage with real processes, and next to no work in them."""
     step = {"batch_size": 4, "max_len": 512, "learning_rate": 1e-3, "zero_stage": 0}
     ppo = {"updates": 1, "batch_size": 4, "samples": 2, "turns": 1, "eval_dialogues": 2}
+    sampling = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 16}
     return {
         "run": {"dir": str(folder), "seed": 3},
         "ray": {"num_cpus": 8, "logical_gpus": 8},
@@ -187,7 +188,7 @@ def tiny_run(folder: Path) -> dict[str, Any]:
             "base": "embedded://tiny",
             "sft": step,
             "dpo": step | {"beta": 0.1},
-            "ppo": {**step, **ppo, "sampling": {"max_tokens": 16}, "rewards": {"verifiable": 1}},
+            "ppo": {**step, **ppo, "sampling": sampling, "rewards": {"verifiable": 1}},
         },
         "placements": {"actor": {"devices": 2}},
         "evaluation": {

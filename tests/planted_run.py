@@ -94,7 +94,10 @@ def planted_run(folder: object, **changes: Any) -> tuple[Config, Store]:
     store = run_store(config)
     rows = [{**row, "id": f"{row['tree_id']}-{row['turn']}"} for row in planted_rows()]
     sft = [{**row, "row_id": row["id"], "response": row["preferred"]} for row in rows]
+    sft = [{**row, "reasoning": None, "ended": True} for row in sft]
     judged = {"preferred_role": "guided", "probability": 0.9, "judge_agrees": True}
+    judged |= {"preferred_reasoning": None, "rejected_reasoning": None}
+    judged |= {"preferred_ended": True, "rejected_ended": True}
     pairs = [{**row, **judged, "pair_id": row["id"]} for row in rows]
     tables = (("sft", sft, SFT), ("pairs", pairs, PAIRS), ("prompts", prompt_rows(), PROMPTS))
     for name, table, schema in tables:

@@ -180,6 +180,8 @@ def _node(
         "role": role,
         "sample": sample,
         "text": text,
+        "reasoning": None,
+        "finish_reason": "stop",
     }
 
 
@@ -199,6 +201,7 @@ def _call(role: str, rng: random.Random) -> dict[str, Any]:
         "completion_tokens": rng.randint(8, 60),
         "seconds": rng.uniform(0.5, 4.0),
         "cost_usd": 0.0,
+        "replaced": 0,
     }
 
 

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from aloe.config.section import Section
+
+Scalar = bool | int | float | str
+
+
+class Frozen(dict[str, Scalar]):
+    """Settings are compared and hashed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
 
 
 class Sampling(Section):
@@ -16,6 +25,8 @@ class Sampling(Section):
     """Nucleus of the distribution that is sampled from."""
     max_tokens: int = Field(300, ge=1)
     """Longest completion, in tokens."""
+    stop: tuple[str, ...] = ()
+    """Texts at which a completion ends; what comes after is never made."""
 
 
 class Price(Section):
@@ -57,6 +68,15 @@ class VllmModel(Section):
     """GPUs over which one engine is split."""
     enable_prefix_caching: bool = True
     """Keep the KV blocks of shared prompt prefixes."""
+    chat_template: str | None = None
+    """Jinja file (or its text) in place of the checkpoint's own template; a base model has none."""
+    chat_template_kwargs: Annotated[dict[str, Scalar], AfterValidator(Frozen)] = Frozen()
+    """Further variables of the chat template."""
+    thinking: Literal["off", "keep", "strip"] = "off"
+    """off: the chat template is told that the model does not think; strip: it may, and what it
+    thinks goes into the column reasoning; keep: the rows of its training learn that too."""
+    thinking_tokens: int = Field(0, ge=0)
+    """Tokens on top of max_tokens for another try, when a reply was all thinking."""
     pool: EnginePool | None = None
     """Engines of their own that all actors share. Null: in the actor that uses the model, or a pool
     of one engine where a stage uses several vLLM models."""
@@ -127,5 +147,16 @@ class Roles(Section):
 
 def speaker_settings(model: ModelConfig) -> dict[str, Any]:
     """What of a model's configuration decides what it says, not how fast it says it."""
-    decisive = {"backend", "path", "dtype", "max_model_len", "model", "base_url"}
+    decisive = {
+        "backend",
+        "path",
+        "dtype",
+        "max_model_len",
+        "model",
+        "base_url",
+        "chat_template",
+        "chat_template_kwargs",
+        "thinking",
+        "thinking_tokens",
+    }
     return model.model_dump(mode="json", include=decisive)

@@ -68,6 +68,9 @@ class Summary:
     """Pairs of replies that the judge compared."""
     agreements: int = 0
     """Comparisons in which both orders preferred the same reply."""
+    replies: int = 0
+    truncated: int = 0
+    """Replies that max_tokens ended."""
     usage: Usage = field(default_factory=Usage)
 
     def __add__(self, other: Summary) -> Summary:
@@ -77,6 +80,8 @@ class Summary:
             self.nodes + other.nodes,
             self.comparisons + other.comparisons,
             self.agreements + other.agreements,
+            self.replies + other.replies,
+            self.truncated + other.truncated,
             self.usage + other.usage,
         )
 
@@ -183,12 +188,15 @@ def total(store: Store) -> Summary:
 
 def _summary(trees: int, rows: list[Row], failed: list[Row]) -> Summary:
     compared = [row["judge_agrees"] for row in rows if row["role"] == "guided"]
+    ended = [row["finish_reason"] for row in rows if row["role"] != "user"]
     return Summary(
         trees,
         len(failed),
         len(rows),
         len(compared),
         sum(compared),
+        len(ended),
+        ended.count("length"),
         Usage.of_calls(_calls([*rows, *failed])),
     )
 

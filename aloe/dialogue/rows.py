@@ -10,7 +10,7 @@ from aloe.dialogue.branches import REPLY_ROLES, Pick, is_spine, picks, turn_of
 from aloe.dialogue.turn import Pair, Turn
 from aloe.engines import Message
 from aloe.errors import CallFailed
-from aloe.roles import Persona
+from aloe.roles import Answer, Persona
 from aloe.schema import NODES, derive_seed, stable_id
 
 Row = dict[str, Any]
@@ -58,7 +58,7 @@ def turn_rows(start: TreeSeed, branch: int, turn: Turn, parent: str | None) -> l
         "node_id": _node_id(start.tree_id, branch, "user"),
         "parent_id": parent,
         "role": "user",
-        "text": turn.user.value,
+        **_said(turn.user),
         "on_spine": spine,
         "induced_profile": turn.induced.value.profile,
         "induced_personality": turn.induced.value.personality,
@@ -86,7 +86,7 @@ def _judged(role: str, pair: Pair) -> Row:
         "preferred": judge.guided > 0.5,
         "judge_probability": judge.guided,
         "judge_shown_first": judge.guided_first,
-        "text": pair.guided.value,
+        **_said(pair.guided),
         "calls": [pair.guided.call, pair.judged[0]],
     }
     if role == "unguided":
@@ -94,10 +94,18 @@ def _judged(role: str, pair: Pair) -> Row:
             "preferred": not values["preferred"],
             "judge_probability": 1 - judge.guided,
             "judge_shown_first": 1 - judge.guided_second,
-            "text": pair.unguided.value,
+            **_said(pair.unguided),
             "calls": [pair.unguided.call, pair.judged[1]],
         }
     return values | {"judge_agrees": judge.agrees}
+
+
+def _said(answer: Answer[str]) -> Row:
+    return {
+        "text": answer.value,
+        "reasoning": answer.reasoning or None,
+        "finish_reason": answer.call["finish_reason"],
+    }
 
 
 def _node_id(tree_id: str, branch: int, role: str, sample: int = 0) -> str:

@@ -20,6 +20,9 @@ from aloe.roles.prompts import prompts_version
 from aloe.runtime import connect
 from aloe.storage import Manifest, Store, stage_manifest
 
+_TRUNCATED_SHARE = 0.05
+"""Share of replies that max_tokens ended, beyond which a rollout says so."""
+
 
 def rollout_dialogues(config: Config, store: Store) -> Manifest:
     """Grow a tree for every persona that is not kept for the benchmark.
@@ -53,6 +56,7 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
         say(f"{STAGE}: {verdict}, see {store.url(STAGE, 'errors')}")
     store.remove(STAGE, "open")
     _say_economy(done)
+    _say_truncated(done)
     return manifest.finish(
         store,
         started,
@@ -61,6 +65,7 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
             "trees": done.trees,
             "nodes": done.nodes,
             "comparisons": done.comparisons,
+            "truncated": done.truncated,
             "failed_trees": done.failed_trees,
         },
         results={
@@ -109,6 +114,15 @@ def _roll_out(config: Config, store: Store, plan: Plan, todo: list[int], fingerp
         rows = [{"part": part} for part in todo]
         for row in run_rows(rows, RolloutWorker, arguments, actors, gpus, in_flight):
             advance(int(row["trees"]))
+
+
+def _say_truncated(done: parts.Summary) -> None:
+    if done.truncated > _TRUNCATED_SHARE * done.replies:
+        say(
+            f"{STAGE}: warning: {done.truncated} of {done.replies} replies were ended by "
+            "dialogue.sampling.max_tokens",
+            truncated=done.truncated,
+        )
 
 
 def _say_economy(done: parts.Summary) -> None:

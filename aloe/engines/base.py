@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol
 
-
-class Message(TypedDict):
-    """One message of a chat: role is system, user or assistant."""
-
-    role: str
-    content: str
+from aloe.chat.message import Message
 
 
 @dataclass(frozen=True)
@@ -34,6 +29,8 @@ class Request:
     `aloe.roles.verifiable`; empty where the person holds none. Only a verifiable judge reads it."""
     stop: tuple[str, ...] = ()
     """Texts at which generation ends; none of them is part of the answer."""
+    thinks: bool = False
+    """The model's ``thinking_tokens`` come on top of max_tokens."""
     conversation: str = ""
     """Tree or case that the call belongs to: a pool sends all of its calls to one engine."""
 
@@ -46,7 +43,8 @@ class Completion:
     """As it was said, without `reasoning`; unpaired surrogates and NUL are U+FFFD."""
     model: str
     finish_reason: str
-    """``stop``, or ``length`` where max_tokens ended it."""
+    """``stop`` where the model ended its turn, ``length`` where max_tokens did, ``stop_text`` where
+    one of `Request.stop` did (servers call that ``stop`` too)."""
     prompt_tokens: int
     cached_tokens: int
     """Prompt tokens that the engine served from its prefix cache."""

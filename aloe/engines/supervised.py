@@ -12,6 +12,7 @@ from aloe.progress import say
 
 _DEATHS_PER_CALL = 3
 """A call in which that many engines died is given up: it may be what kills them."""
+_LOOK_EVERY_S = 1.0
 _DEATHS_IN_A_ROW = 5
 """Engines that died without one answer in between before no further one is started."""
 
@@ -20,7 +21,7 @@ class WatchedEngine(Engine, Protocol):
     """An engine that tells when it hangs."""
 
     def stalled_s(self) -> float:
-        """Seconds without a sign of life while calls wait."""
+        """Seconds without a sign of life while calls wait; infinite if it is known to be dead."""
         ...
 
     async def share_cores(self, shared: bool) -> None:
@@ -72,7 +73,7 @@ class SupervisedEngine:
         call = asyncio.ensure_future(engine.complete(request))
         try:
             while not call.done():
-                await asyncio.wait({call}, timeout=self._stall_timeout_s / 4)
+                await asyncio.wait({call}, timeout=min(_LOOK_EVERY_S, self._stall_timeout_s / 4))
                 if not call.done() and engine.stalled_s() > self._stall_timeout_s:
                     raise EngineDied(
                         f"{self._name}: no step in {self._stall_timeout_s:.0f} s "

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from aloe.chat import ChatFormat, Message, options_of, repaired, split_thinking
 from aloe.config import VllmModel
-from aloe.engines.base import Completion, Load, Message, Request
-from aloe.engines.controls import plain_chat
+from aloe.engines.base import Completion, Load, Request
 from aloe.engines.embedded import resolve_checkpoint
 from aloe.engines.prefix import PrefixIndex
 from aloe.engines.price import cost_usd
@@ -68,13 +68,18 @@ class VllmEngine:
         arguments = AsyncEngineArgs(**engine_options(model) | dict(more or {}))
         self._llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[self._stats.logger])
         self._tokenizer = self._llm.get_tokenizer()
+        self.chat = ChatFormat(self._tokenizer, options_of(model), f"models.{name}")
+        # Where a grammar holds the answer from its first token on, no thought can stand before it.
+        self._unthinking = self.chat.without_thinking()
         self._ids = itertools.count()
         self._prefixes = PrefixIndex(model.block_size)
         self._reusable = self._cached = 0
         phase("ready")
 
     async def complete(self, request: Request) -> Completion:
-        prompt = self.token_ids(request.messages)
+        held = request.choices or request.json_schema is not None
+        chat = self._unthinking if held else self.chat
+        prompt = chat.prompt_ids(request.messages)
         room = self._model.max_model_len - len(prompt)
         if room < 1:
             raise EngineError(
@@ -82,10 +87,11 @@ class VllmEngine:
                 f"{self._model.max_model_len}"
             )
         choice_ids = single_tokens(self._name, self._tokenizer, request.choices)
-        params = sampling_params(request, min(request.max_tokens, room), choice_ids)
+        most = request.max_tokens + (self._model.thinking_tokens if request.thinks else 0)
+        params = sampling_params(request, min(most, room), choice_ids, chat.end_of_turn)
         start = time.monotonic()
         output, reusable = await self.generate_known(prompt, params, request.conversation)
-        answer = completion_of(self._name, output, choice_ids)
+        answer = completion_of(self._name, output, choice_ids, chat.leaves_thought_open)
         return replace(
             answer,
             reusable_tokens=reusable,
@@ -145,11 +151,7 @@ class VllmEngine:
 
     def token_ids(self, messages: list[Message]) -> list[int]:
         """The chat as the model reads it, up to where its answer begins."""
-        chat: Any = plain_chat(messages, self._tokenizer)
-        ids: Any = self._tokenizer.apply_chat_template(
-            chat, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return ids
+        return self.chat.prompt_ids(messages)
 
     async def forget_prefixes(self) -> None:
         """Empty the prefix cache, for measurements."""
@@ -171,8 +173,9 @@ class VllmEngine:
         self._prefixes.release(conversation)
 
     def stalled_s(self) -> float:
-        """Seconds since the engine last made a step or took its first call."""
-        return self._stats.silent_s()
+        """Seconds since the engine last made a step or took its first call; infinite if its core is
+        gone: vLLM forgets a call that was just being handed over when the core died."""
+        return math.inf if self._llm.errored else self._stats.silent_s()
 
     async def share_cores(self, shared: bool) -> None:
         """On a CPU: compute with as many threads as CPUs are reserved, or on all cores."""
@@ -272,34 +275,44 @@ def single_tokens(name: str, tokenizer: TokenizerLike, choices: Iterable[str]) -
     return {choice: ids[0] for choice, ids in found.items()}
 
 
-def completion_of(name: str, output: RequestOutput, choice_ids: Mapping[str, int]) -> Completion:
+def completion_of(
+    name: str, output: RequestOutput, choice_ids: Mapping[str, int], opened: bool = False
+) -> Completion:
     """A vLLM output as a completion, without what only the engine knows: time, price, trie.
 
     Args:
         choice_ids: token id of each of the request's choices.
+        opened: whether the chat template opens a thought.
     """
     answer = output.outputs[0]
+    said, replaced = repaired(answer.text)
+    reasoning, text = split_thinking(said, opened)
     logprobs = answer.logprobs[0] if choice_ids and answer.logprobs else {}
     return Completion(
-        text=answer.text,
+        text=text,
         model=name,
-        finish_reason=answer.finish_reason or "",
+        finish_reason="stop_text"
+        if isinstance(answer.stop_reason, str)
+        else answer.finish_reason or "",
         prompt_tokens=len(output.prompt_token_ids or ()),
         cached_tokens=output.num_cached_tokens or 0,
         completion_tokens=len(answer.token_ids),
         seconds=0.0,
         choice_logprobs=_normalised(logprobs, choice_ids) if choice_ids else {},
+        reasoning=reasoning,
+        replaced=replaced,
     )
 
 
 def sampling_params(
-    request: Request, max_tokens: int, choice_ids: Mapping[str, int]
+    request: Request, max_tokens: int, choice_ids: Mapping[str, int], end_of_turn: int | None = None
 ) -> SamplingParams:
     """The request in vLLM's words.
 
     Args:
         max_tokens: of the request, or what the prompt leaves room for.
         choice_ids: token id of each of the request's choices.
+        end_of_turn: ends generation, beside what the checkpoint names.
     """
     from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
@@ -318,6 +331,8 @@ def sampling_params(
         temperature=request.temperature,
         top_p=request.top_p,
         seed=request.seed,
+        stop=list(request.stop),
+        stop_token_ids=None if end_of_turn is None else [end_of_turn],
         structured_outputs=StructuredOutputsParams(json=dict(schema)) if schema else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )

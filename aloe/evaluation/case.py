@@ -94,6 +94,8 @@ async def _play_turn(
         "turn": turn,
         "user": user.value,
         "reply": answer.value,
+        "reasoning": answer.reasoning or None,
+        "finish_reason": answer.call["finish_reason"],
         "score": expected_score(rating.value),
         "probabilities": rating.value,
         "calls": calls,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aloe.chat import ChatOptions, policy_options, talked_with
 from aloe.config import Config, ModelConfig, VllmModel, speakers_of
 from aloe.storage import Store
 
@@ -34,7 +35,9 @@ def policy_model(config: Config, store: Store, target: str) -> ModelConfig:
         )
     else:
         path, trusted = target, False  # who trusts its code names it under models and says so there
-    return _serving(config).model_copy(update={"path": path, "trust_remote_code": trusted})
+    own = target == "base" or target in _TRAINED
+    serving = talked_with(_serving(config), policy_options(config) if own else ChatOptions())
+    return serving.model_copy(update={"path": path, "trust_remote_code": trusted})
 
 
 def cast_of(

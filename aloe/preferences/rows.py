@@ -91,6 +91,8 @@ def sft_row(turn: TurnView) -> dict[str, Any]:
         "row_id": stable_id("sft", turn.preferred["node_id"]),
         "prompt": policy_messages(turn.history),
         "response": turn.preferred["text"],
+        "reasoning": turn.preferred["reasoning"],
+        "ended": _ended(turn.preferred),
     }
 
 
@@ -102,6 +104,10 @@ def pair_row(turn: TurnView) -> dict[str, Any]:
         "prompt": policy_messages(turn.history),
         "preferred": turn.preferred["text"],
         "rejected": turn.rejected["text"],
+        "preferred_reasoning": turn.preferred["reasoning"],
+        "rejected_reasoning": turn.rejected["reasoning"],
+        "preferred_ended": _ended(turn.preferred),
+        "rejected_ended": _ended(turn.rejected),
         "preferred_role": turn.preferred["role"],
         "probability": turn.preferred["judge_probability"],
         "judge_agrees": turn.preferred["judge_agrees"],
@@ -123,6 +129,10 @@ def prompt_row(first: TurnView) -> dict[str, Any]:
 
 def _common(turn: TurnView) -> dict[str, Any]:
     return {key: turn.user[key] for key in ("tree_id", "persona_id", "split", "turn")}
+
+
+def _ended(node: Node) -> bool:
+    return bool(node["finish_reason"] == "stop")
 
 
 def _message(role: str, node: Node) -> Message:

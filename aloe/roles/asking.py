@@ -10,7 +10,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_af
 
 from aloe.engines import Completion, Engine, Request
 from aloe.engines.base import Load
-from aloe.errors import CallFailed, EngineError
+from aloe.errors import CallFailed, EngineError, ThoughtOnly
 from aloe.schema import USAGE_FIELDS, derive_seed
 
 T = TypeVar("T")
@@ -24,6 +24,13 @@ class Answer(Generic[T]):
 
     value: T
     call: dict[str, Any]
+    reasoning: str = ""
+    """What was thought before it was said."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the speaker ended its turn itself."""
+        return bool(self.call["finish_reason"] == "stop")
 
 
 class _Within:
@@ -80,7 +87,11 @@ async def ask(
                     _attempt(request, call["tries"], derive_seed(seed, role, call["tries"]))
                 )
                 _spend(call, completion)
-                return Answer(read(completion), call)
+                try:
+                    return Answer(read(completion), call, completion.reasoning)
+                except ThoughtOnly:
+                    request = replace(request, thinks=True)
+                    raise
     except RetryError as error:
         last = error.last_attempt.exception()
         raise CallFailed(role, type(last).__name__, str(last), call) from last
@@ -100,6 +111,7 @@ def unanswered(role: str, tries: int = 0) -> dict[str, Any]:
         "completion_tokens": 0,
         "seconds": 0.0,
         "cost_usd": 0.0,
+        "replaced": 0,
     }
 
 

@@ -14,14 +14,14 @@ from typing import Any
 
 from aloe.config import Sampling
 from aloe.engines import Completion, Engine, Message, Request
-from aloe.errors import MalformedAnswer
+from aloe.errors import MalformedAnswer, ThoughtOnly
 from aloe.roles.asking import Answer, ask
 from aloe.roles.prompts import render
-from aloe.roles.text import clean_message
+from aloe.roles.text import user_message
 from aloe.roles.verifiable import share_met
 
 MAX_SENTENCES = 3
-"""Longest message of anyone (paper section 3)."""
+"""Longest message of a user (paper section 3)."""
 
 _PREFERENCE = ("1", "2")
 _RATING = ("1", "2", "3", "4", "5")
@@ -128,7 +128,7 @@ async def say_user(
         {"role": "user", "content": render("dialogue/prompts/user_start.jinja")},
         *flipped,
     ]
-    return await ask(engine, "user", _sampled(messages, sampling), _message, tries, seed)
+    return await ask(engine, "user", _sampled(messages, sampling), _user_message, tries, seed)
 
 
 async def induce(
@@ -163,7 +163,7 @@ async def reply(
     tries: int,
     seed: int,
 ) -> Answer[str]:
-    """The assistant's next message; ``role`` is guided, unguided or policy."""
+    """The assistant's next message, as it was said; ``role`` is guided, unguided or policy."""
     request = _sampled(policy_messages(history, hint), sampling)
     return await ask(engine, role, request, _message, tries, seed)
 
@@ -222,11 +222,24 @@ def expected_score(probabilities: Sequence[float]) -> float:
 
 
 def _sampled(messages: list[Message], sampling: Sampling) -> Request:
-    return Request(messages, sampling.max_tokens, sampling.temperature, sampling.top_p)
+    return Request(
+        messages, sampling.max_tokens, sampling.temperature, sampling.top_p, stop=sampling.stop
+    )
 
 
 def _message(completion: Completion) -> str:
-    return clean_message(completion.text, MAX_SENTENCES)
+    if not completion.text.strip():
+        if completion.reasoning:
+            raise ThoughtOnly(f"no message after {completion.completion_tokens} tokens of thought")
+        raise MalformedAnswer("an empty message")
+    return completion.text
+
+
+def _user_message(completion: Completion) -> str:
+    message = user_message(_message(completion), MAX_SENTENCES)
+    if not message:
+        raise MalformedAnswer(f"no message in {completion.text!r:.80}")
+    return message
 
 
 def _probabilities(completion: Completion) -> list[float]:

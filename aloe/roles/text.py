@@ -1,15 +1,29 @@
-"""Reading what a model wrote as what a person would type."""
+"""What the simulator wraps around a user's message, and how long that message may be.
+
+What a policy says is never touched: it is kept as it was said.
+"""
 
 from __future__ import annotations
 
 import re
 
-from aloe.errors import MalformedAnswer
-
 _WORD = re.compile(r"[^\W\d_]+")
-_STAGE_DIRECTION = re.compile(r"\*[^*\n]*\*")
-_SPEAKER_LABEL = re.compile(r"^\s*(?:user|assistant|me|you|friend|reply)\s*:\s*", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"""[.!?…]+["'”’)\]]*(?=\s|$)""")
+_LABEL = re.compile(
+    r"\s*(?:\*\*)?(?:user|me|you|friend)(?:\*\*)?\s*[:\uff1a](?:\*\*)?[ \t]*", re.IGNORECASE
+)
+_DIRECTION = re.compile(r"\*[^*\n]{1,80}\*|\([^()\n]{1,80}\)")
+"""Stage directions: ``*smiles*`` or ``(laughs)``, at an end of the message or alone on a line."""
+_QUOTES = (('"', '"'), ("\u201c", "\u201d"), ("\u00ab", "\u00bb"), ("\u300c", "\u300d"))
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(\"'])(?:[A-Z]|Dr|Mr|Mrs|Ms|Prof|St|Mt|Jr|Sr|vs|etc|No|e\.g|i\.e|a\.m|p\.m)\.$"
+)
+_END = re.compile(
+    r"""(?:[.!?\u2026]+["'\u201d\u2019\u00bb)\]]*(?=\s|$)   # with a space after it
+    |[\u3002\uff01\uff1f\uff61]+["\u201d\u2019\u300d\u300f\uff09]* # Chinese and Japanese, without
+    |[\u0964\u0965\u061f\u06d4\u1362\u104b]+)         # Devanagari, Arabic, Urdu, Ethiopic, Burmese
+    """,
+    re.VERBOSE,
+)
 
 
 def words(text: str) -> list[str]:
@@ -17,22 +31,55 @@ def words(text: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(text)]
 
 
-def clean_message(text: str, max_sentences: int) -> str:
-    """A chat message without stage directions, speaker label or surrounding quotes.
+def user_message(text: str, max_sentences: int) -> str:
+    """A user's message without the simulator's framing, at most that many sentences long.
 
-    Only the first paragraph counts; it is cut to ``max_sentences``, and an unfinished last sentence
-    is dropped if a finished one stands before it.
-
-    Raises:
-        MalformedAnswer: nothing is left.
+    Framing is a speaker's label at the very start, quotes around the whole, and stage directions
+    at its ends or alone on a line. All else stays as it was said: emphasis, lists, sums, unfinished
+    sentences. Empty if nothing is left.
     """
-    plain = _STAGE_DIRECTION.sub(" ", text)
-    plain = _SPEAKER_LABEL.sub("", plain).strip()
-    paragraph = " ".join(plain.split("\n\n", 1)[0].split())
-    if len(paragraph) > 1 and paragraph[0] == paragraph[-1] == '"':
-        paragraph = paragraph[1:-1].strip()
-    ends = [match.end() for match in _SENTENCE_END.finditer(paragraph)][:max_sentences]
-    message = paragraph[: ends[-1]].strip() if ends else paragraph
-    if not any(character.isalnum() for character in message):
-        raise MalformedAnswer(f"no message in {text!r:.80}")
-    return message
+    message = _unquoted(_LABEL.sub("", text, count=1) if _LABEL.match(text) else text)
+    message = _without_directions(message)
+    return _first_sentences(message, max_sentences)
+
+
+def _unquoted(text: str) -> str:
+    plain = text.strip()
+    for opening, closing in _QUOTES:
+        inner = plain[1:-1]
+        around = len(plain) > 1 and plain[0] == opening and plain[-1] == closing
+        if around and opening not in inner and closing not in inner:
+            return inner.strip()
+    return plain
+
+
+def _without_directions(text: str) -> str:
+    lines = [line for line in text.split("\n") if not _DIRECTION.fullmatch(line.strip())]
+    plain = "\n".join(lines).strip()
+    while (match := _DIRECTION.match(plain)) and match[0][0] == "*" and _stands_apart(plain, match):
+        plain = plain[match.end() :].lstrip()
+    for match in reversed(list(_DIRECTION.finditer(plain))):
+        if match[0][0] != "*" or match.end() != len(plain) or not _follows_a_sentence(plain, match):
+            break
+        plain = plain[: match.start()].rstrip()
+    return plain
+
+
+def _stands_apart(text: str, match: re.Match[str]) -> bool:
+    """Whether a direction at the start is no emphasised word of the sentence."""
+    after = text[match.end() :].lstrip()
+    return not after or after[0].isupper() or (not after[0].isalpha() and after[0] not in ",.;:!?")
+
+
+def _follows_a_sentence(text: str, match: re.Match[str]) -> bool:
+    before = text[: match.start()].rstrip()
+    return bool(before) and before[-1] in ".!?\u2026\u3002\uff01\uff1f"
+
+
+def _first_sentences(text: str, most: int) -> str:
+    ends = [
+        match.end()
+        for match in _END.finditer(text)
+        if not _ABBREVIATION.search(text[: match.end()])
+    ]
+    return text if len(ends) < most else text[: ends[most - 1]].rstrip()

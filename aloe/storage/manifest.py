@@ -25,6 +25,8 @@ class Usage:
     completion_tokens: int = 0
     seconds: float = 0.0
     cost_usd: float = 0.0
+    replaced: int = 0
+    """Characters that a model or server sent and that were none."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -44,6 +46,7 @@ class Usage:
                 call["completion_tokens"],
                 call["seconds"],
                 call["cost_usd"],
+                call["replaced"],
             )
         return total
 

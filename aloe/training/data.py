@@ -7,12 +7,11 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
-from aloe.engines.base import Message
-from aloe.engines.controls import plain_chat, without_controls
+from aloe.chat import ChatFormat, Message
 from aloe.errors import UserError
 from aloe.schema import PAIRS, SFT
 from aloe.storage import Store
@@ -29,15 +28,13 @@ SAMPLE_ROWS = 1024
 PROMPT, REPLY = 1, 2
 """Values of a row's attention mask; 0 is padding."""
 
-Tokenizer = Any  # transformers.PreTrainedTokenizerBase, which is slow to import
-
 
 @dataclass(frozen=True)
 class Encoded:
     """One prompt with one reply."""
 
     ids: array[int]
-    """Tokens of prompt, reply and end of turn."""
+    """Tokens of prompt and reply, and of its end of turn if it said one."""
     prompt_length: int
     """How many of them are the prompt; only the others are learned."""
 
@@ -102,26 +99,30 @@ def count_rows(store: Store, file: str, schema: pa.Schema) -> Counter[str]:
     return counts
 
 
-def read_sft(store: Store, tokenizer: Tokenizer, max_len: int) -> Rows:
+def read_sft(store: Store, chat: ChatFormat, max_len: int) -> Rows:
     """Rows of `aloe.schema.SFT`, one reply each.
 
     Raises:
         UserError: no row of a split fits into ``max_len`` tokens.
     """
-    columns = ["row_id", "tree_id", "turn", "split", "prompt", "response"]
+    said = _Said("response", "reasoning", "ended")
+    columns = ["row_id", "tree_id", "turn", "split", "prompt", *said]
     table = store.read_table(SFT_FILE, SFT, columns=columns)
-    return _encode_rows(table, ("response",), tokenizer, max_len, "rows")
+    return _encode_rows(table, (said,), chat, max_len, "rows")
 
 
-def read_pairs(store: Store, tokenizer: Tokenizer, max_len: int) -> Rows:
+def read_pairs(store: Store, chat: ChatFormat, max_len: int) -> Rows:
     """Rows of `aloe.schema.PAIRS`, two replies each: preferred, rejected.
 
     Raises:
         UserError: no row of a split fits into ``max_len`` tokens.
     """
-    columns = ["pair_id", "tree_id", "turn", "split", "prompt", "preferred", "rejected"]
+    pair = tuple(
+        _Said(which, f"{which}_reasoning", f"{which}_ended") for which in ("preferred", "rejected")
+    )
+    columns = ["pair_id", "tree_id", "turn", "split", "prompt", *pair[0], *pair[1]]
     table = store.read_table(PAIRS_FILE, PAIRS, columns=columns)
-    return _encode_rows(table, ("preferred", "rejected"), tokenizer, max_len, "pairs")
+    return _encode_rows(table, pair, chat, max_len, "pairs")
 
 
 def sample(rows: int, seed: int) -> list[int]:
@@ -129,10 +130,17 @@ def sample(rows: int, seed: int) -> list[int]:
     return sorted(random.Random(seed).sample(range(rows), min(rows, SAMPLE_ROWS)))
 
 
+class _Said(NamedTuple):
+    """Columns of a reply."""
+
+    text: str
+    reasoning: str
+    ended: str
+
+
 def _encode_rows(
-    table: pa.Table, replies: tuple[str, ...], tokenizer: Tokenizer, max_len: int, unit: str
+    table: pa.Table, said: tuple[_Said, ...], chat: ChatFormat, max_len: int, unit: str
 ) -> Rows:
-    end = end_of_turn(tokenizer)
     rows: dict[str, list[Row]] = {split: [] for split in SPLITS}
     row_ids: dict[str, list[str]] = {split: [] for split in SPLITS}
     tree_ids: dict[str, list[str]] = {split: [] for split in SPLITS}
@@ -140,9 +148,10 @@ def _encode_rows(
     counts: Counter[str] = Counter()
     for row in table.to_pylist():
         split = row["split"]
-        encoded, dropped = encode(
-            tokenizer, row["prompt"], [row[key] for key in replies], end, max_len
-        )
+        replies = [
+            Reply(row[each.text], row[each.ended], row[each.reasoning] or "") for each in said
+        ]
+        encoded, dropped = encode(chat, row["prompt"], replies, max_len)
         if encoded is None:
             counts[f"{unit}_{split}_too_long"] += 1
             continue
@@ -158,8 +167,17 @@ def _encode_rows(
     return Rows(rows, row_ids, tree_ids, turns, dict(counts))
 
 
+class Reply(NamedTuple):
+    """What was said to a prompt."""
+
+    text: str
+    ended: bool = True
+    """Whether it ended its turn itself."""
+    reasoning: str = ""
+
+
 def encode(
-    tokenizer: Tokenizer, prompt: Sequence[Message], replies: Sequence[str], end: int, max_len: int
+    chat: ChatFormat, prompt: Sequence[Message], replies: Sequence[Reply], max_len: int
 ) -> tuple[Row | None, int]:
     """Tokens of a prompt with each of its replies, all after the same prompt.
 
@@ -170,14 +188,11 @@ def encode(
         One `Encoded` per reply, or None when even the last message alone is too long; and the
         number of turns that were dropped.
     """
-    plain = [without_controls(reply, tokenizer) for reply in replies]
-    tails = [tokenizer(reply, add_special_tokens=False)["input_ids"] + [end] for reply in plain]
-    room = max_len - max(map(len, tails))
-    messages, dropped = plain_chat(prompt, tokenizer), 0
+    texts, ended, reasonings = zip(*replies, strict=True)
+    messages, dropped = list(prompt), 0
     while True:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        head = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(head) <= room:
+        head, tails = chat.head_and_tails(messages, texts, ended, reasonings)
+        if len(head) + max(map(len, tails)) <= max_len:
             return tuple(Encoded(array("i", head + tail), len(head)) for tail in tails), dropped
         shorter = without_oldest_turn(messages)
         if shorter is None:
@@ -191,22 +206,3 @@ def without_oldest_turn(messages: list[Message]) -> list[Message] | None:
     if len(users) < 2:
         return None
     return messages[: users[0]] + messages[users[1] :]
-
-
-def end_of_turn(tokenizer: Tokenizer) -> int:
-    """The token with which a reply ends: what the chat template writes after it, else EOS.
-
-    Raises:
-        UserError: the tokenizer has no chat template.
-    """
-    if not tokenizer.chat_template:
-        raise UserError(
-            f"{tokenizer.name_or_path}: the checkpoint's tokenizer has no chat template"
-        )
-    reply = "the reply"
-    turn = [{"role": "user", "content": "the question"}, {"role": "assistant", "content": reply}]
-    text = tokenizer.apply_chat_template(turn, tokenize=False)
-    after = tokenizer(text.rpartition(reply)[2], add_special_tokens=False)["input_ids"]
-    if after and after[0] in tokenizer.all_special_ids:
-        return int(after[0])
-    return int(tokenizer.eos_token_id)

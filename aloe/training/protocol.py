@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from aloe.chat import ChatOptions
 from aloe.config import DpoConfig, PpoConfig, RewardConfig, SftConfig
 from aloe.storage import Store, Usage
 
@@ -26,6 +27,8 @@ class Job:
     options: Options
     seed: int
     trust_remote_code: bool
+    chat: ChatOptions
+    """How the checkpoint is talked with."""
     processes: int = 1
     """Processes of the same role on one machine. They share its cores."""
     master: tuple[str, int] | None = None

@@ -33,7 +33,7 @@ class ReferenceWorker(Worker):
         self.join(job)
         name = self.common(fingerprint(self.checkpoint, precision()) if self._rank == 0 else "")
         known = read_reference(job.reference, name)
-        rows = read_pairs(job.store, self.tokenizer, job.options.max_len)
+        rows = read_pairs(job.store, self.chat, job.options.max_len)
         fresh = [
             (row_id, pair)
             for split, pairs in rows.splits.items()
@@ -64,7 +64,7 @@ class ReferenceWorker(Worker):
             UserError: see `Worker.join` and `read_pairs`.
         """
         self.join(job)
-        self._rows: Rows = read_pairs(job.store, self.tokenizer, job.options.max_len)
+        self._rows: Rows = read_pairs(job.store, self.chat, job.options.max_len)
         self._load_model()
 
     def answer(self, split: str, numbers: list[int]) -> torch.Tensor:

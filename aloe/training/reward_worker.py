@@ -42,7 +42,7 @@ class RewardWorker(Trainee):
     """One rank; its method ``train`` does all of the work."""
 
     def read_rows(self) -> Rows:
-        return read_pairs(self.job.store, self.tokenizer, self.job.options.max_len)
+        return read_pairs(self.job.store, self.chat, self.job.options.max_len)
 
     def dataset(self, rows: list[Row]) -> RewardRows:
         return RewardRows(rows, self.tokenizer)

@@ -25,7 +25,7 @@ class SftWorker(Trainee):
     """One rank; its method ``train`` does all of the work."""
 
     def read_rows(self) -> Rows:
-        return read_sft(self.job.store, self.tokenizer, self.job.options.max_len)
+        return read_sft(self.job.store, self.chat, self.job.options.max_len)
 
     def dataset(self, rows: list[Row]) -> SftRows:
         return SftRows(rows, self.tokenizer)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
+from aloe.chat import ChatOptions, policy_options
 from aloe.config import Config, TrainingStage
 from aloe.engines.embedded import check_checkpoint
 from aloe.engines.vllm_core import MODULES
@@ -58,6 +60,7 @@ def run_stage(
         "base": config.training.base,
         "seed": config.run.seed,
         kind: options.model_dump(mode="json", exclude=_INDIFFERENT),
+        "chat": _plainly(policy_options(config)),
         **(more or {}),
     }
     manifest = stage_manifest(
@@ -86,6 +89,7 @@ def run_stage(
         options,
         derive_seed(config.run.seed, "training", kind),
         config.training.trust_remote_code,
+        policy_options(config),
         reference=reference,
     )
     try:
@@ -100,6 +104,10 @@ def run_stage(
     )
     store.remove(f"training/{kind}/state")  # nobody goes on from it any more
     return manifest
+
+
+def _plainly(options: ChatOptions) -> dict[str, Any]:
+    return {**asdict(options), "variables": dict(options.variables)}
 
 
 _INDIFFERENT = {"reference_dir", "checkpoint_steps"}

@@ -22,6 +22,7 @@ from openrlhf.models import Actor  # noqa: E402
 from openrlhf.trainer.ray.launcher import BaseDistributedActor  # noqa: E402
 from openrlhf.utils import get_strategy  # noqa: E402
 
+from aloe.chat import ChatFormat  # noqa: E402
 from aloe.config import SftConfig  # noqa: E402
 from aloe.engines.embedded import resolve_checkpoint  # noqa: E402
 from aloe.machine import cores, has_gpu  # noqa: E402
@@ -84,6 +85,16 @@ class Worker(BaseDistributedActor):  # type: ignore[misc]
         )
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        if job.chat.template:  # what is saved can be talked with
+            self.tokenizer.chat_template = job.chat.template
+        self.chat = ChatFormat(self.tokenizer, job.chat, "training.base")
+        if self.packs_trees and not self.chat.grows:
+            self.tell(
+                Note(
+                    f"training.{job.kind}.tree_packing: with this chat template turns do not "
+                    "extend each other; only what they share is computed once"
+                )
+            )
 
     def arguments(self) -> SimpleNamespace:
         """What OpenRLHF reads."""

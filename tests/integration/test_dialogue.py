@@ -45,6 +45,7 @@ def test_a_rerun_is_identical_byte_for_byte_and_a_resume_fills_the_gaps(prepared
         "nodes": 9 * 3 * 3,
         "comparisons": 9 * 3,
         "failed_trees": 0,
+        "truncated": 0,
     }
     assert manifest.usage.calls == 9 * 3 * 6
     assert not [name for name in first if "partial" in name]

@@ -187,14 +187,15 @@ def test_checkpoints_are_plain_hugging_face_folders(trained):
 def test_training_text_is_what_an_engine_sees():
     from transformers import AutoTokenizer
 
+    from aloe.chat import ChatFormat
     from aloe.engines.embedded import resolve_checkpoint
-    from aloe.training.data import encode, end_of_turn
+    from aloe.training.data import Reply, encode
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint("embedded://tiny"))
-    end = end_of_turn(tokenizer)
-    assert end == tokenizer.eos_token_id
+    chat = ChatFormat(tokenizer)
+    assert chat.end_of_turn == tokenizer.eos_token_id
     row = next(planted_rows())
-    (encoded,), _ = encode(tokenizer, row["prompt"], [row["preferred"]], end, 256)
+    (encoded,), _ = encode(chat, row["prompt"], [Reply(row["preferred"])], 256)
     text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
     assert tokenizer.decode(list(encoded.ids[: encoded.prompt_length])) == text
     assert tokenizer.decode(list(encoded.ids)) == f"{text}{row['preferred']}{tokenizer.eos_token}"

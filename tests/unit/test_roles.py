@@ -22,7 +22,8 @@ from aloe.roles import (
     say_user,
     score,
 )
-from aloe.roles.text import clean_message
+from aloe.roles.speak import reply
+from aloe.roles.text import user_message
 
 PERSONA = Persona("p", "Keeps bees in Ghent.", "Dry and curious.")
 HISTORY = [{"role": "user", "content": "The hive is loud today."}]
@@ -34,38 +35,93 @@ def engine():
 
 
 @pytest.mark.parametrize(
-    ("raw", "clean"),
+    ("raw", "kept"),
     [
         ("*waves* Hello there!", "Hello there!"),
+        ("Hello there! *waves*", "Hello there!"),
+        ("*smiles warmly*\nHello there!", "Hello there!"),
+        ("Hello.\n(laughs)\nWell.", "Hello.\nWell."),
         ("User: I baked bread.", "I baked bread."),
+        ("**Me:** I baked bread.", "I baked bread."),
+        ("Me\uff1a\u4f60\u597d\u3002", "\u4f60\u597d\u3002"),
         ('"Sure thing."', "Sure thing."),
+        ("\u201cSure thing.\u201d", "Sure thing."),
         ("One. Two! Three? Four.", "One. Two! Three?"),
-        ("Done. And then I wen", "Done."),
-        ("no full stop at all", "no full stop at all"),
-        ("First part.\n\nUser: invented turn", "First part."),
-        ("It costs 3.50 euros. Fine.", "It costs 3.50 euros. Fine."),
-        ("He said “no.” I left.", "He said “no.” I left."),
+        ("\u4e00\u3002\u4e8c\uff01\u4e09\uff1f\u56db", "\u4e00\u3002\u4e8c\uff01\u4e09\uff1f"),
+        (
+            "\u0905\u0964 \u0906\u0964 \u0907\u0964 \u0908\u0964",
+            "\u0905\u0964 \u0906\u0964 \u0907\u0964",
+        ),
     ],
 )
-def test_messages_are_cleaned(raw, clean):
-    assert clean_message(raw, 3) == clean
+def test_the_simulators_framing_is_taken_off_a_users_message(raw, kept):
+    assert user_message(raw, 3) == kept
 
 
-@pytest.mark.parametrize("raw", ["", "   ", "*sighs*", "...", "User:"])
-def test_nothing_said_is_malformed(raw):
-    with pytest.raises(MalformedAnswer):
-        clean_message(raw, 3)
+@pytest.mark.parametrize(
+    "said",
+    [
+        "I *love* that",
+        "*Love* that song.",
+        "2*3*4 is 24",
+        "I met Dr. Smith yesterday and",
+        "Done. And then I wen",
+        "no full stop at all",
+        "It costs 3.50 euros. Fine.",
+        "He said \u201cno.\u201d I left.",
+        '"Yes," she said, "and no."',
+        "My list:\n\n- bread\n- milk",
+        "Dr. Who, Mr. Bean, e.g. J. R. Smith. That is one.",
+        "I told you: me: nobody.",
+        "I went (with her) home.",
+        "Is it 5 p.m. or later?",
+        "\U0001f44d",
+        "...",
+    ],
+)
+def test_all_else_stays_as_it_was_said(said):
+    assert user_message(said, 3) == said
+
+
+@pytest.mark.parametrize("raw", ["", "   ", "*sighs*", "User:", '""'])
+def test_a_user_who_says_nothing_is_asked_again(raw):
+    engine = Says(raw)
+    with pytest.raises(CallFailed) as failed:
+        asyncio.run(say_user(engine, PERSONA, HISTORY, Sampling(), 3, 0))
+    assert failed.value.kind == "MalformedAnswer" and failed.value.call["tries"] == 3
 
 
 @given(st.text())
-def test_clean_messages_stay_clean(raw):
-    try:
-        message = clean_message(raw, 3)
-    except MalformedAnswer:
-        return
-    assert message == message.strip()
-    assert "\n" not in message
-    assert len(message) <= len(raw)
+def test_a_users_message_is_part_of_what_was_said(raw):
+    message = user_message(raw, 3)
+    assert message == user_message(message, 3) or len(message) < len(raw)
+    assert all(line.strip() in raw for line in message.split("\n"))
+
+
+class Says:
+    """An engine that says one thing, and thinks another."""
+
+    def __init__(self, *texts: str, reasoning: str = "") -> None:
+        self.texts, self.reasoning, self.asked = list(texts), reasoning, []
+
+    async def complete(self, request):
+        self.asked.append(request)
+        text = self.texts[min(len(self.asked), len(self.texts)) - 1]
+        return Completion(text, "says", "length", 1, 0, 1, 0.0, reasoning=self.reasoning)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip))
+def test_what_a_policy_says_is_kept_as_it_was_said(said):
+    answer = asyncio.run(reply(Says(said), "policy", HISTORY, None, Sampling(), 1, 0))
+    assert answer.value == said
+    assert not answer.ended
+
+
+def test_a_reply_that_is_all_thought_is_asked_again_with_more_tokens():
+    engine = Says("", "Here.", reasoning="Hm.")
+    answer = asyncio.run(reply(engine, "policy", HISTORY, None, Sampling(), 3, 0))
+    assert (answer.value, answer.reasoning) == ("Here.", "Hm.")
+    assert [request.thinks for request in engine.asked] == [False, True]
 
 
 def test_the_hint_comes_last_and_leaves_the_prefix_alone():

@@ -166,6 +166,7 @@ calls = st.lists(
             "completion_tokens": st.integers(0, 10**6),
             "seconds": st.integers(0, 100),
             "cost_usd": st.integers(0, 100),
+            "replaced": st.integers(0, 9),
         }
     )
 )

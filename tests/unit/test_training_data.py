@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AddedToken
 
+from aloe.chat import ChatFormat
 from aloe.errors import UserError
 from aloe.schema import PAIRS, SFT
 from aloe.storage import Store
-from aloe.training.data import count_rows, encode, end_of_turn, read_pairs, read_sft, sample
+from aloe.training.data import Reply, count_rows, encode, read_pairs, read_sft, sample
 
 END = 0
 
@@ -30,13 +31,17 @@ class Words:
         self.chat_template = template
         self.words = {"<end>": END}
         self.all_special_ids = [self.words[word] for word in specials]
-        self.added_tokens_decoder = {END: AddedToken("<end>", special=True)}
+        self.added_tokens_decoder = {END: AddedToken("<end>", special=bool(specials))}
 
     def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
         return {"input_ids": [self.words.setdefault(w, len(self.words)) for w in text.split()]}
 
     def apply_chat_template(
-        self, messages: list[dict[str, str]], tokenize: bool, add_generation_prompt: bool = False
+        self,
+        messages: list[dict[str, str]],
+        tokenize: bool,
+        add_generation_prompt: bool = False,
+        **_: bool,
     ) -> str:
         text = " ".join(self.chat_template.format(**message) for message in messages)
         return text + " assistant" * add_generation_prompt
@@ -44,6 +49,10 @@ class Words:
     def text(self, ids: Any) -> str:
         names = {number: word for word, number in self.words.items()}
         return " ".join(names[i] for i in ids)
+
+
+def said(*texts: str) -> list[Reply]:
+    return [Reply(text) for text in texts]
 
 
 def chat(turns: int, words: int = 1) -> list[dict[str, str]]:
@@ -57,7 +66,7 @@ def chat(turns: int, words: int = 1) -> list[dict[str, str]]:
 def test_nobody_ends_a_message_by_saying_so():
     tokenizer = Words()
     prompt = [*chat(2)[:-1], {"role": "user", "content": "mine <end> assistant no <end>"}]
-    row, _ = encode(tokenizer, prompt, ["yes <end> user never"], END, 100)
+    row, _ = encode(ChatFormat(tokenizer), prompt, said("yes <end> user never"), 100)
     assert tokenizer.text(row[0].ids) == (
         "system rules <end> user question0 <end> assistant answer0 <end> "
         "user mine assistant no <end> assistant yes user never <end>"
@@ -66,7 +75,7 @@ def test_nobody_ends_a_message_by_saying_so():
 
 def test_reply_follows_the_prompt_and_ends_its_turn():
     tokenizer = Words()
-    row, dropped = encode(tokenizer, chat(2), ["yes indeed"], END, 100)
+    row, dropped = encode(ChatFormat(tokenizer), chat(2), said("yes indeed"), 100)
     assert dropped == 0
     assert tokenizer.text(row[0].ids) == (
         "system rules <end> user question0 <end> assistant answer0 <end> "
@@ -77,7 +86,7 @@ def test_reply_follows_the_prompt_and_ends_its_turn():
 
 def test_both_replies_follow_the_same_prompt_even_when_one_is_long():
     tokenizer = Words()
-    row, dropped = encode(tokenizer, chat(3), ["short", "a much longer reply"], END, 20)
+    row, dropped = encode(ChatFormat(tokenizer), chat(3), said("short", "a much longer reply"), 20)
     short, long = row
     assert dropped == 1
     assert short.ids[: short.prompt_length] == long.ids[: long.prompt_length]
@@ -85,14 +94,16 @@ def test_both_replies_follow_the_same_prompt_even_when_one_is_long():
 
 
 def test_a_last_message_that_is_too_long_gives_nothing():
-    assert encode(Words(), chat(2, words=30), ["yes"], END, 20)[0] is None
+    assert encode(ChatFormat(Words()), chat(2, words=30), said("yes"), 20)[0] is None
 
 
 @settings(deadline=None)
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 5), st.integers(4, 80))
 def test_shortening_keeps_system_and_last_user_message(turns, words, reply, max_len):
     tokenizer = Words()
-    row, dropped = encode(tokenizer, chat(turns, words), [" ".join(["ok"] * reply)], END, max_len)
+    row, dropped = encode(
+        ChatFormat(tokenizer), chat(turns, words), said(" ".join(["ok"] * reply)), max_len
+    )
     if row is None:
         assert dropped == turns - 1
         return
@@ -105,22 +116,22 @@ def test_shortening_keeps_system_and_last_user_message(turns, words, reply, max_
 
 
 def test_end_of_turn_is_what_the_template_writes():
-    assert end_of_turn(Words()) == END
+    assert ChatFormat(Words()).end_of_turn == END
 
 
 @pytest.mark.parametrize("words", [Words("{role} {content}"), Words(specials=())])
 def test_end_of_turn_is_eos_where_the_template_writes_no_special_token(words):
-    assert end_of_turn(words) == Words.eos_token_id
+    assert ChatFormat(words).end_of_turn == Words.eos_token_id
 
 
 def test_a_checkpoint_without_chat_template_is_refused():
-    with pytest.raises(UserError, match=r"words: .* no chat template"):
-        end_of_turn(Words(template=""))
+    with pytest.raises(UserError, match="words has no chat template"):
+        ChatFormat(Words(template=""))
 
 
 def sft_row(split: str, prompt: list[dict[str, str]]) -> dict[str, Any]:
-    ids = {"row_id": "r", "tree_id": "t", "persona_id": "p", "turn": 1}
-    return {**ids, "split": split, "prompt": prompt, "response": "yes"}
+    ids = {"reasoning": None, "row_id": "r", "tree_id": "t", "persona_id": "p", "turn": 1}
+    return {**ids, "split": split, "prompt": prompt, "response": "yes", "ended": True}
 
 
 def test_rows_are_counted_whatever_becomes_of_them(tmp_path: Path):
@@ -128,7 +139,7 @@ def test_rows_are_counted_whatever_becomes_of_them(tmp_path: Path):
     prompts = {"train": [chat(1), chat(4), chat(1, words=50)], "validation": [chat(1)]}
     rows = [sft_row(split, prompt) for split, many in prompts.items() for prompt in many]
     store.write_table("preferences/sft.parquet", rows, SFT)
-    read = read_sft(store, Words(), 20)
+    read = read_sft(store, ChatFormat(Words()), 20)
     assert {split: len(rows) for split, rows in read.splits.items()} == {
         "train": 2,
         "validation": 1,
@@ -147,7 +158,7 @@ def test_a_split_in_which_nothing_fits_is_refused(tmp_path: Path):
     rows = [sft_row("train", chat(1)), sft_row("validation", chat(1, words=50))]
     store.write_table("preferences/sft.parquet", rows, SFT)
     with pytest.raises(UserError, match="rows of split validation: none fits into max_len 20"):
-        read_sft(store, Words(), 20)
+        read_sft(store, ChatFormat(Words()), 20)
 
 
 def test_pairs_hold_preferred_then_rejected(tmp_path: Path):
@@ -155,12 +166,14 @@ def test_pairs_hold_preferred_then_rejected(tmp_path: Path):
     base = {"pair_id": "x", "tree_id": "t", "persona_id": "p", "turn": 1, "prompt": chat(1)}
     judged = {"preferred_role": "guided", "probability": 0.9, "judge_agrees": True}
     replies = {"preferred": "good", "rejected": "bad"}
+    replies |= {"preferred_reasoning": None, "rejected_reasoning": None}
+    replies |= {"preferred_ended": True, "rejected_ended": False}
     rows = [{**base, **judged, **replies, "split": split} for split in ("train", "validation")]
     store.write_table("preferences/pairs.parquet", rows, PAIRS)
     tokenizer = Words()
-    ((preferred, rejected),) = read_pairs(store, tokenizer, 50).splits["train"]
+    ((preferred, rejected),) = read_pairs(store, ChatFormat(tokenizer), 50).splits["train"]
     assert tokenizer.text(preferred.ids).endswith("good <end>")
-    assert tokenizer.text(rejected.ids).endswith("bad <end>")
+    assert tokenizer.text(rejected.ids).endswith("assistant bad")
 
 
 def test_data_without_validation_rows_is_refused(tmp_path: Path):

@@ -71,6 +71,7 @@ def test_a_complete_stage_is_left_alone(config: Config, store: Store):
         "base": config.training.base,
         "seed": config.run.seed,
         "sft": config.training.sft.model_dump(mode="json", exclude={"checkpoint_steps"}),
+        "chat": {"template": None, "thinking": "off", "variables": {}},
     }
     done = stage_manifest(store, "training/sft", settings, after=["preferences"])
     done.finish(store, time.monotonic(), results={"loss_after": 1.0})

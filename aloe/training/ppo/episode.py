@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from openrlhf.utils.agent import AgentExecutorBase
 
+from aloe.chat import repaired, split_thinking
 from aloe.config import PpoConfig, Sampling
 from aloe.engines import Engine, Message
-from aloe.engines.controls import without_controls
 from aloe.engines.vllm import VllmEngine
-from aloe.errors import CallFailed, EngineError, MalformedAnswer
+from aloe.errors import CallFailed, EngineError
 from aloe.roles import (
     Persona,
     expected_score,
@@ -24,16 +24,10 @@ from aloe.roles import (
     unanswered,
     within,
 )
-from aloe.roles.speak import MAX_SENTENCES
-from aloe.roles.text import clean_message
 from aloe.schema import derive_seed
 
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
-    from vllm.tokenizers import TokenizerLike
-
-_MARK = "\u241e"
-"""Stands for a reply where the chat template is looked at; no reply holds it."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +110,16 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
             try:
                 output = await self._speak(ids, min(room, sampling_params.max_tokens), start, turn)
                 said = output.outputs[0]
-                exchange = Exchange(history[-1]["content"], _readable(said.text))
+                token_ids = self._spoken(said)
+                exchange = Exchange(history[-1]["content"], self._readable(said.text))
                 exchange.parts = await self._reward(persona, history, exchange, others, calls, seed)
             except CallFailed as failure:
                 error = self._error(start, turn, failure, calls)
                 break
             exchanges.append(exchange)
-            ranges.append((len(ids), len(ids) + len(said.token_ids)))
-            ids += said.token_ids
-            log_probs += _sampled(said)
+            ranges.append((len(ids), len(ids) + len(token_ids)))
+            ids += token_ids
+            log_probs += _sampled(said)[: len(token_ids)]
             cut = said.finish_reason == "length"
             if turn == self._options.turns or not exchange.reply:
                 break
@@ -142,7 +137,7 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
                 error = self._error(start, turn + 1, failure, calls)
                 break
             calls.append(user.call)
-            heard = between(self._engine.tokenizer, said.token_ids[-1], user.value)
+            heard = self._engine.chat.between(token_ids[-1], user.value)
             if len(ids) + len(heard) >= max_length:  # no room to answer: not part of the episode
                 cut = True
                 break
@@ -174,6 +169,8 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
             temperature=start.temperature,
             max_tokens=most,
             seed=derive_seed(start.seed, "policy", turn),
+            stop=list(self._options.sampling.stop),
+            stop_token_ids=[self._engine.chat.end_of_turn],
             logprobs=0,  # of the sampled token alone
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
@@ -183,6 +180,21 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
             call = unanswered("policy", tries=1)
             raise CallFailed("policy", type(error).__name__, str(error), call) from error
         return output
+
+    def _readable(self, text: str) -> str:
+        """What the user reads: the reply as it was said; empty if there is nothing to read."""
+        said = split_thinking(repaired(text)[0], self._engine.chat.leaves_thought_open)[1]
+        return said if said.strip() else ""
+
+    def _spoken(self, said: Any) -> list[int]:
+        """The reply's tokens, up to where a text of ``sampling.stop`` ended it."""
+        ids = list(said.token_ids)
+        if not isinstance(said.stop_reason, str):
+            return ids
+        most = len(said.text)
+        while len(ids) > 1 and len(self._engine.tokenizer.decode(ids[:-1])) >= most:
+            ids.pop()
+        return ids
 
     async def _reward(
         self,
@@ -219,32 +231,6 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
             "message": str(failure),
             "calls": [*calls, failure.call],
         }
-
-
-def between(tokenizer: TokenizerLike, last: int, user: str) -> list[int]:
-    """Tokens from the end of a reply to where the next one begins, by the chat template.
-
-    Args:
-        last: the reply's last token; an end of turn that the policy said itself is not said again.
-        user: the message in between.
-    """
-    said = without_controls(user.replace(_MARK, " "), tokenizer)
-    chat: Any = [
-        {"role": "user", "content": "."},
-        {"role": "assistant", "content": _MARK},
-        {"role": "user", "content": said},
-    ]
-    text: Any = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-    ids = tokenizer.encode(text.partition(_MARK)[2], add_special_tokens=False)
-    return ids[1:] if ids and ids[0] == last else ids
-
-
-def _readable(text: str) -> str:
-    """What the user reads; empty if there is nothing to read."""
-    try:
-        return clean_message(text, MAX_SENTENCES)
-    except MalformedAnswer:
-        return ""
 
 
 def _sampled(said: Any) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from aloe.chat import ChatFormat, talked_with
 from aloe.config import Config, ModelConfig, PpoConfig, VllmModel, speaker_settings
 from aloe.engines import check_models
 from aloe.engines.embedded import resolve_checkpoint
@@ -111,7 +112,7 @@ def _run(config: Config, job: Job, recorder: Recorder) -> Outcome:
         teams(config, workers) as team,
     ):
         job = replace(job, engines=tuple(team["rollout"]._actor_handlers))
-        model = rollout_model(config).model_copy(
+        model = talked_with(rollout_model(config), job.chat).model_copy(
             update={
                 "path": job.checkpoint,
                 "pool": None,
@@ -128,6 +129,13 @@ def _run(config: Config, job: Job, recorder: Recorder) -> Outcome:
         tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(job.checkpoint))
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
+        if not ChatFormat(tokenizer, job.chat, "training.base").grows:
+            recorder.take(
+                Note(
+                    "ppo: with this chat template turns do not extend each other; in an episode "
+                    "the policy reads its earlier turns as it has said them"
+                )
+            )
         arguments = ppo_arguments(options, job.seed, len(job.engines), packs_trees=False)
         try:
             return Controller(

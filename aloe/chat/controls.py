@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from aloe.engines.base import Message
+from aloe.chat.message import Message
 
 
 def without_controls(text: str, tokenizer: Any) -> str:

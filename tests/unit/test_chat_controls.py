@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from aloe.engines.controls import plain_chat, without_controls
+from aloe.chat.controls import plain_chat, without_controls
 from aloe.engines.embedded import resolve_checkpoint
 
 
