@@ -38,7 +38,7 @@ def done(request, tmp_path_factory):
     values["personas"] |= {"verifiable": {"count": 2}}
     values["dialogue"] |= {"turns": 2, "tries": 8, "sampling": {"max_tokens": 16}}
     ppo = {"updates": 1, "samples": 2, "turns": 2, "eval_dialogues": 2, "max_len": 512}
-    ppo |= {"sampling": {"temperature": 1.0, "top_p": 1.0, "max_tokens": 12}}
+    ppo |= {"start_from": "sft", "sampling": {"temperature": 1.0, "top_p": 1.0, "max_tokens": 12}}
     values["training"]["ppo"] = values["training"]["sft"] | ppo | {"rewards": {"verifiable": 1}}
     values["evaluation"] = {
         "policies": {"ppo": "ppo"},
