@@ -19,7 +19,7 @@ STAGES = ("dialogue", "preferences", "training/sft", "training/ppo", "evaluation
 
 
 @pytest.fixture(scope="module", params=["gemma", "mistral-last", "qwen3"])
-def done(request, tmp_path_factory):
+def done(own_ray, request, tmp_path_factory):
     """Configuration and run folder of a whole run, and the tokenizer of its policy."""
     import yaml
 
@@ -27,6 +27,7 @@ def done(request, tmp_path_factory):
     template = folder / "template.jinja"
     template.write_text(SHAPES[request.param])
     values = scripted_values(folder)
+    values["ray"] = {"num_cpus": 8, "logical_gpus": 8}
     values["models"]["tiny"] = {
         "backend": "vllm",
         "path": "embedded://tiny",
