@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aloe.errors import UserError
-from aloe.machine import cores, machine_has_gpu
+from aloe.machine import machine_has_gpu, usable_cores
 from aloe.processes import OFF, forks, preload, python_of_workers, reap
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
     reap()
     ray.init(
         address="local",  # None would join what somebody else started on this machine
-        num_cpus=config.num_cpus or max(4, len(cores())),
+        num_cpus=config.num_cpus or max(4, usable_cores()),
         num_gpus=None if machine_has_gpu() else config.logical_gpus,
         object_store_memory=config.object_store_mib << 20,
         include_dashboard=False,
