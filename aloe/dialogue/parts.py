@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aloe.config import DialogueConfig
+from aloe.errors import UserError
 from aloe.schema import ERRORS, NODES, PERSONAS
 from aloe.storage import Store, Usage
 from aloe.storage.slices import read_slice, rows_where_not
@@ -90,9 +91,19 @@ class Summary:
 
 
 def begin_plan(store: Store, config: DialogueConfig) -> Plan:
-    """The plan of this run folder, made if there is none."""
+    """The plan of this run folder, made if there is none.
+
+    Raises:
+        UserError: another version of this program has made it.
+    """
     if store.exists(_PLAN):
-        return Plan(**json.loads(store.read_text(_PLAN)))
+        try:
+            return Plan(**json.loads(store.read_text(_PLAN)))
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{store.url(_PLAN)}: not a plan of this version; use another run.dir, or remove "
+                f"{store.url(STAGE)}"
+            ) from error
     rows = rows_where_not(store, _PERSONAS, PERSONAS, "split", "benchmark")
     plan = Plan(len(rows), config.trees_per_part(len(rows)), _neighbours(rows))
     store.write_text(_PLAN, json.dumps(asdict(plan)) + "\n")

@@ -25,6 +25,7 @@ T = TypeVar("T")
 STATISTICS = ("split",)
 """Columns by which row groups are chosen, see `aloe.storage.slices`."""
 _ROW_GROUP = 4096
+_PROBE_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Store:
             UserError: nothing can be written under the root.
         """
         try:
-            self.write_text(".probe", "")
+            self.write_bytes(".probe", bytes(_PROBE_BYTES))  # a full disk still takes empty files
             self.remove(".probe")
         except UserError as error:
             raise UserError(f"run.dir {error}") from error
