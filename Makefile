@@ -24,7 +24,7 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 
 bench: $(INSTALLED) $(BENCH_INSTALLED)
-	for name in startup rollout_throughput prefix_cache scaling persona_filter recovery dpo_step tree_length episode_packing; do \
+	for name in startup rollout_throughput prefix_cache scaling persona_filter recovery dpo_step tree_length episode_packing storage; do \
 	    $(BIN)/python benchmarks/$$name.py --json runs/bench/$$name.json || exit 1; done
 
 clean:

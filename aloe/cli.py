@@ -82,16 +82,25 @@ def personas_expand(context: typer.Context, config: ConfigPath, as_json: Json = 
 
 @personas_app.command("import")
 def personas_import(
-    files: Annotated[list[str], typer.Argument(help="Pool files: one JSON string per line.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="Pool files (one JSON string per line); with --columns JSONL, CSV, TSV, Parquet "
+            "or a Hugging Face folder."
+        ),
+    ],
     kind: Annotated[str, typer.Option(help="profile or personality")],
     out: Annotated[str, typer.Option(help="File to write, for personas.KIND.files in a config.")],
+    columns: Annotated[
+        str, typer.Option(help="Columns, comma-separated, that are joined into one text.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
-    """Check pool files in the published format and write one clean pool."""
+    """Check persona files and write one clean pool."""
     from aloe.personas import import_pool
 
     use_json(as_json)
-    import_pool(files, kind, out)
+    import_pool(files, kind, out, [name.strip() for name in columns.split(",") if name.strip()])
 
 
 @dialogue_app.command("rollout", context_settings=_PASS_ON)

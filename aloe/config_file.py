@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import fsspec
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from aloe.chat.files import with_templates
 from aloe.config import Config
 from aloe.errors import UserError
+from aloe.strict_yaml import complaint, line_of, parse_yaml
 
 _SHORT = {"resume": "run.resume"}
 """Keys that the command line also takes without their section."""
@@ -36,9 +38,11 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
                 raise UserError(f"argument {flag}: expected a value after it")
             text = rest.pop(0)
         try:
-            value = yaml.safe_load(text)
+            value, _ = parse_yaml(text)
         except yaml.YAMLError as error:
-            raise UserError(f"argument {flag}: {text!r} is not a YAML value") from error
+            raise UserError(
+                f"argument {flag}: {text!r} is not a YAML value ({complaint(error)[1]})"
+            ) from error
         node = tree
         *parents, leaf = _SHORT.get(key, key).split(".")
         for part in parents:
@@ -56,25 +60,46 @@ def load_config(path: str, overrides: list[str] | None = None) -> Config:
         UserError: the file is missing or no YAML mapping, or a key is unknown or of the wrong type.
     """
     try:
-        with fsspec.open(path, "rt") as file:
-            values = yaml.safe_load(file)
+        with fsspec.open(path, "rt", encoding="utf-8") as file:
+            values, node = parse_yaml(file.read())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start + 1})") from error
+    except yaml.YAMLError as error:
+        line, words = complaint(error)
+        raise UserError(f"{_place(path, line)}: not valid YAML ({words})") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path}: expected a mapping of sections, got {type(values).__name__}")
+        kind = type(values).__name__
+        raise UserError(f"{_place(path, 1)}: expected a mapping of sections, got {kind}")
+    over = parse_overrides(overrides or [])
     try:
-        config = Config.model_validate(_merge(values, parse_overrides(overrides or [])))
+        config = Config.model_validate(_merge(values, over))
     except ValidationError as error:
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise UserError(f"{path}: {_explain(error)}{more}") from error
+        location = error.errors()[0]["loc"]
+        line = None if _holds(over, location) else line_of(node, location)
+        raise UserError(f"{_place(path, line)}: {_explain(error)}{more}") from error
     return with_templates(config)
 
 
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML that `load_config` reads back to the same value."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _place(path: str, line: int | None) -> str:
+    return path if line is None else f"{path}:{line}"
+
+
+def _holds(values: dict[str, Any], location: Sequence[str | int]) -> bool:
+    """Whether the last part of a location was said there; names of variants are passed over."""
+    inner: Any = values
+    for part in location:
+        if not isinstance(inner, dict):
+            return True
+        inner = inner.get(str(part), inner)
+    return inner is not values and not isinstance(inner, dict)
 
 
 def _explain(error: ValidationError) -> str:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 from aloe.config import RayConfig
 from aloe.errors import UserError
-from aloe.machine import cores, machine_has_gpu
+from aloe.machine import machine_has_gpu, usable_cores
 from aloe.progress import say
 from aloe.runtime import check_address, connect
 
@@ -79,7 +79,9 @@ def _embedded(package: str, pin: str) -> Finding:
 
 def _accelerator() -> Finding:
     if not machine_has_gpu():
-        return Finding(f"no GPU: float32 on {len(cores())} cores, placements on logical GPUs", True)
+        return Finding(
+            f"no GPU: float32 on {usable_cores()} cores, placements on logical GPUs", True
+        )
     import torch
 
     if torch.cuda.is_available():

@@ -5,15 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aloe.errors import UserError
-from aloe.machine import cores, machine_has_gpu
+from aloe.machine import machine_has_gpu, usable_cores
 from aloe.processes import OFF, forks, preload, python_of_workers, reap
 
 if TYPE_CHECKING:
     from aloe.config import RayConfig
+
+
+_SOCKET_BYTES = 107
+"""Longest path of a Unix socket."""
+_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+_PROBE_BYTES = 64 << 10
 
 
 def check_address(config: RayConfig) -> str | None:
@@ -31,6 +39,28 @@ def check_address(config: RayConfig) -> str | None:
         except OSError as error:
             raise UserError(f"ray.address {address}: nobody listens there ({error})") from error
     return address
+
+
+def check_temporary() -> None:
+    """Whether a Ray that is started here has room for its files and the names of its sockets.
+
+    Raises:
+        UserError: RAY_TMPDIR (or TMPDIR) is too long, or cannot be written to.
+    """
+    name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+    folder = os.environ.get(name) or tempfile.gettempdir()
+    longest = _SOCKET_BYTES - len(_SOCKET)
+    if len(os.fsencode(folder.rstrip("/"))) > longest:
+        raise UserError(
+            f"{name} {folder}: too long for Ray's sockets, expected at most {longest} bytes; set "
+            "RAY_TMPDIR to a shorter folder"
+        )
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(_PROBE_BYTES))
+    except OSError as error:
+        raise UserError(f"{name} {folder}: cannot be written ({error.strerror})") from error
 
 
 def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
@@ -74,10 +104,11 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
         except ConnectionError as error:
             raise UserError(f"ray.address {address}: no Ray cluster answers there") from error
         return
+    check_temporary()
     reap()
     ray.init(
         address="local",  # None would join what somebody else started on this machine
-        num_cpus=config.num_cpus or max(4, len(cores())),
+        num_cpus=config.num_cpus or max(4, usable_cores()),
         num_gpus=None if machine_has_gpu() else config.logical_gpus,
         object_store_memory=config.object_store_mib << 20,
         include_dashboard=False,

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from aloe.config.section import Section
 from aloe.config.speakers import Sampling
 
+_PARTS_PER_ACTOR = 8
+"""Parts that every actor should get at least, so that they end at about the same time."""
+
 
 class ActorPool(Section):
     min: int = Field(1, ge=1)
@@ -129,6 +132,10 @@ class DialogueConfig(Section):
     """Longest note of the inducer, in tokens."""
     actors: ActorPool = ActorPool()
     """Ray actors that roll out trees."""
+
+    def trees_per_part(self, trees: int) -> int:
+        """Trees in each file of the rollout: part_size, or fewer, so that all actors get enough."""
+        return max(min(self.part_size, trees // (self.actors.max * _PARTS_PER_ACTOR)), 1)
 
 
 class PreferencesConfig(Section):

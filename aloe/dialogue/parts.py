@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
+from aloe.config import DialogueConfig
+from aloe.errors import UserError
 from aloe.schema import ERRORS, NODES, PERSONAS
 from aloe.storage import Store, Usage
-from aloe.storage.slices import read_column, read_slice
+from aloe.storage.slices import read_slice, rows_where_not
 
 Row = dict[str, Any]
 
@@ -33,8 +34,6 @@ STAGE = "dialogue"
 _PLAN = f"{STAGE}/plan.json"
 _PERSONAS = "personas/personas.parquet"
 _MARKERS_AT_ONCE = 1000
-_PARTS_PER_ACTOR = 8
-"""Parts that every actor should get at least, so that they end at about the same time."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ class Plan:
 
     trees: int
     part_size: int
+    rows: list[list[int]]
+    """First and last of each stretch of neighbours in ``personas.parquet`` that get a tree."""
 
     @property
     def parts(self) -> int:
@@ -52,9 +53,17 @@ class Plan:
         """Name of a part in files; names sort like numbers."""
         return f"{part:08d}"
 
-    def slice(self, part: int) -> slice:
-        """Which of the personas belong to a part."""
-        return slice(part * self.part_size, (part + 1) * self.part_size)
+    def personas(self, part: int) -> npt.NDArray[np.int64]:
+        """Row numbers in ``personas.parquet`` of the personas of a part, ascending."""
+        chosen: list[int] = []
+        left_out = part * self.part_size
+        for first, last in self.rows:
+            size = last - first + 1
+            begin = first + min(left_out, size)
+            end = min(begin + self.part_size - len(chosen), last + 1)
+            chosen += range(begin, end)
+            left_out = max(left_out - size, 0)
+        return np.array(chosen, np.int64)
 
 
 @dataclass(frozen=True)
@@ -86,26 +95,33 @@ class Summary:
         )
 
 
-def begin_plan(store: Store, most: int, actors: int) -> Plan:
+def begin_plan(store: Store, config: DialogueConfig) -> Plan:
     """The plan of this run folder, made if there is none.
 
-    Args:
-        most: trees in one part at most.
-        actors: actors among which the trees are to be shared.
+    Raises:
+        UserError: another version of this program has made it.
     """
     if store.exists(_PLAN):
-        return Plan(**json.loads(store.read_text(_PLAN)))
-    trees = len(rolled_out(store))
-    plan = Plan(trees, max(min(most, trees // (actors * _PARTS_PER_ACTOR)), 1))
+        try:
+            return Plan(**json.loads(store.read_text(_PLAN)))
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{store.url(_PLAN)}: not a plan of this version; use another run.dir, or remove "
+                f"{store.url(STAGE)}"
+            ) from error
+    rows = rows_where_not(store, _PERSONAS, PERSONAS, "split", "benchmark")
+    plan = Plan(len(rows), config.trees_per_part(len(rows)), _neighbours(rows))
     store.write_text(_PLAN, json.dumps(asdict(plan)) + "\n")
     return plan
 
 
-def rolled_out(store: Store) -> npt.NDArray[np.int64]:
-    """Row numbers in ``personas.parquet`` of those that get a tree: all but the benchmark's."""
-    splits = read_column(store, _PERSONAS, PERSONAS, "split")
-    benchmark = pc.equal(splits, "benchmark").to_numpy(zero_copy_only=False)
-    return np.flatnonzero(~benchmark)
+def _neighbours(rows: npt.NDArray[np.int64]) -> list[list[int]]:
+    """First and last of each stretch of consecutive numbers."""
+    if not len(rows):
+        return []
+    breaks = np.flatnonzero(np.diff(rows) > 1)
+    firsts, lasts = np.append(rows[0], rows[breaks + 1]), np.append(rows[breaks], rows[-1])
+    return [[int(first), int(last)] for first, last in zip(firsts, lasts, strict=True)]
 
 
 def read_personas(store: Store, rows: npt.NDArray[np.int64]) -> list[Row]:

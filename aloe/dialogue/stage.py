@@ -39,8 +39,7 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
     if manifest.complete:
         return manifest
     started = time.monotonic()
-    actors = config.dialogue.actors
-    plan = parts.begin_plan(store, config.dialogue.part_size, actors.max)
+    plan = parts.begin_plan(store, config.dialogue)
     todo = parts.missing_parts(store, plan)
     if todo:
         _roll_out(config, store, plan, todo, manifest.fingerprint)

@@ -41,7 +41,6 @@ class RolloutWorker(EngineWorker):
         super().__init__(models, pools, config.dialogue.actors, board)
         self._config, self._store, self._plan = config, store, plan
         self._fingerprint = fingerprint
-        self._personas = parts.rolled_out(store)
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         number = int(batch["part"][0])
@@ -53,7 +52,7 @@ class RolloutWorker(EngineWorker):
 
     async def _roll_out(self, number: int) -> parts.Summary:
         part = self._plan.name(number)
-        rows = self._personas[self._plan.slice(number)]
+        rows = self._plan.personas(number)
         seeds = [
             self._seed(row)
             for row in await asyncio.to_thread(parts.read_personas, self._store, rows)

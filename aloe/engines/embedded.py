@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
+from aloe.cache import cache_folder
 from aloe.errors import UserError
 from aloe.progress import say
 from aloe.storage import localize
@@ -64,7 +63,7 @@ def resolve_checkpoint(path: str, dtype: str = "float32") -> str:
     if not path.startswith(PREFIX):
         return localize(path)
     name = path.removeprefix(PREFIX)
-    target = Path(platformdirs.user_cache_dir("aloe")) / "models" / f"{name}-{dtype}-{_LAYOUT}"
+    target = cache_folder() / "models" / f"{name}-{dtype}-{_LAYOUT}"
     if not target.exists():
         with _atomic_folder(target) as partial:
             _convert(name, dtype, partial)

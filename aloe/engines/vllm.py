@@ -19,7 +19,7 @@ from aloe.engines.price import cost_usd
 from aloe.engines.vllm_core import prepare_core, use_prepared_cores
 from aloe.engines.vllm_stats import EngineStats
 from aloe.errors import EngineDied, EngineError, MalformedAnswer, UserError
-from aloe.machine import cores, has_gpu, machine_has_gpu
+from aloe.machine import has_gpu, machine_has_gpu, usable_cores
 from aloe.progress import phase
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class VllmEngine:
         if shared == self._shared or has_gpu():
             return
         self._shared = shared
-        threads = _reserved_threads if shared else len(cores())
+        threads = _reserved_threads if shared else usable_cores()
         await self._llm.collective_rpc("use_threads", args=(threads,))
 
     @property
@@ -220,8 +220,8 @@ def _prepare_process(share_cores: bool) -> None:
         # Threads that spin while they wait keep others from computing.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if _reserved_threads is None:
-            _reserved_threads = int(os.environ.get("OMP_NUM_THREADS") or len(cores()))
-        threads = _reserved_threads if share_cores else len(cores())
+            _reserved_threads = int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
+        threads = _reserved_threads if share_cores else usable_cores()
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
 

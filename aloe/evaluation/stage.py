@@ -28,6 +28,7 @@ from aloe.roles.prompts import prompts_version
 from aloe.runtime import connect, has_resources
 from aloe.schema import ERRORS, PERSONAS, SCORES, derive_seed, stable_id
 from aloe.storage import Manifest, Store, Usage, stage_manifest
+from aloe.storage.slices import read_where
 
 STAGE = "evaluation"
 
@@ -55,8 +56,9 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
     if manifest.complete:
         return manifest
     started = time.monotonic()
+    heldout = _heldout(config, store)
     cases = {
-        policy: _case_rows(config, store, policy, manifest.fingerprint)
+        policy: _case_rows(heldout, policy, config.run.seed, manifest.fingerprint)
         for policy in config.evaluation.policies
     }
     _play(config, store, cases)
@@ -104,22 +106,27 @@ def _settings(config: Config, store: Store) -> Row:
     }
 
 
-def _case_rows(config: Config, store: Store, policy: str, fingerprint: str) -> list[Row]:
-    """One row per case of a policy; the personas are the same for all policies."""
-    personas = store.read_table("personas/personas.parquet", PERSONAS).to_pylist()
-    heldout = [persona for persona in personas if persona["split"] == "benchmark"]
+def _heldout(config: Config, store: Store) -> list[Row]:
+    """The personas that every policy meets."""
+    file = "personas/personas.parquet"
+    heldout = read_where(store, file, PERSONAS, "split", "benchmark").to_pylist()
     if not heldout:
         raise UserError(
-            f"{store.url('personas/personas.parquet')}: no persona with split 'benchmark', "
+            f"{store.url(file)}: no persona with split 'benchmark', "
             "expected at least one to evaluate on"
         )
     most = config.evaluation.max_cases or len(heldout)
     if most < len(heldout):
         draw = random.Random(derive_seed(config.run.seed, "cases"))
         heldout = draw.sample(sorted(heldout, key=lambda persona: persona["persona_id"]), most)
+    return heldout
+
+
+def _case_rows(heldout: list[Row], policy: str, seed: int, fingerprint: str) -> list[Row]:
+    """One row per case of a policy."""
     return [
         {
-            "case_id": stable_id(policy, persona["persona_id"], config.run.seed, fingerprint),
+            "case_id": stable_id(policy, persona["persona_id"], seed, fingerprint),
             **{key: persona[key] for key in ("persona_id", "profile", "personality")},
             "preferences": " ".join(persona["preferences"] or ()),
         }

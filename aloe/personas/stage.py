@@ -77,7 +77,13 @@ def expand_personas(config: Config, store: Store) -> Manifest:
         )
     personas = _pair(config, record.members)
     _write_pools(store, record.members, personas)
-    store.write_table(f"{STAGE}/personas.parquet", [p.row() for p in personas], PERSONAS)
+    rolled_out = sum(persona.split != "benchmark" for persona in personas)
+    store.write_table(
+        f"{STAGE}/personas.parquet",
+        [persona.row() for persona in personas],
+        PERSONAS,
+        row_group=config.dialogue.trees_per_part(rolled_out),  # read part by part
+    )
     return manifest.finish(
         store,
         started,

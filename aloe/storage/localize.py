@@ -7,9 +7,9 @@ import shutil
 import uuid
 from pathlib import Path
 
-import platformdirs
 from fsspec.implementations.local import LocalFileSystem
 
+from aloe.cache import cache_folder
 from aloe.config import StorageConfig
 from aloe.errors import UserError
 from aloe.storage.files import remotely
@@ -56,7 +56,7 @@ def localize(url: str, options: StorageConfig | None = None) -> str:
         raise UserError(f"{url}: no files there")
     state = repr([(name, info.get("size"), info.get("ETag")) for name, info in files.items()])
     key = hashlib.sha256(f"{url} {state}".encode()).hexdigest()[:16]
-    target = Path(platformdirs.user_cache_dir("aloe")) / "downloads" / key
+    target = cache_folder() / "downloads" / key
     if target.exists():
         return str(target)
     partial = target.with_name(f"{key}.{uuid.uuid4().hex}.partial")

@@ -85,11 +85,22 @@ class Manifest:
 
 
 def load_manifest(store: Store, stage: str) -> Manifest | None:
-    """The stage's manifest, or None when the stage has not started."""
+    """The stage's manifest, or None when the stage has not started.
+
+    Raises:
+        UserError: what lies there is no manifest, or that of another version of this program.
+    """
     if not store.exists(stage, "manifest.json"):
         return None
-    values = json.loads(store.read_text(stage, "manifest.json"))
-    return Manifest(**{**values, "usage": Usage(**values["usage"])})
+    text = store.read_text(stage, "manifest.json")
+    try:
+        values = json.loads(text)
+        return Manifest(**{**values, "usage": Usage(**values["usage"])})
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{store.url(stage, 'manifest.json')}: not a manifest of this version "
+            f"({' '.join(str(error).split())}); use another run.dir, or remove {store.url(stage)}"
+        ) from error
 
 
 def stage_manifest(

@@ -15,6 +15,9 @@ from aloe.config import StorageConfig
 _OUTSIDE: dict[str, Any] = dict(fsspec.config.conf.get("s3", {}))  # FSSPEC_S3 and fsspec's files
 _in_use = StorageConfig()
 
+for _protocol in ("s3", "s3a"):  # by name: s3fs is imported when it is needed
+    fsspec.register_implementation(_protocol, "aloe.storage.s3_system.CountedS3", clobber=True)
+
 AT_ONCE = 64
 """Connections that one process keeps to one endpoint, and so the files that it reads at once."""
 
@@ -38,10 +41,7 @@ def open_fs(url: str, options: StorageConfig | None = None) -> tuple[AbstractFil
     """File system and path behind a local path or URL; ``options`` None is `storage_in_use`."""
     if not is_s3(url):
         return fsspec.core.url_to_fs(url)
-    fs, path = fsspec.core.url_to_fs(url, **s3_options(options or _in_use))
-    # s3fs would try botocore's tries again, twice nested: a silent server would hold us for hours.
-    fs.retries = 1
-    return fs, path
+    return fsspec.core.url_to_fs(url, **s3_options(options or _in_use))
 
 
 def is_s3(url: str) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +17,15 @@ from aloe.config import Config, StorageConfig
 from aloe.errors import UserError
 from aloe.schema import check_version
 from aloe.storage.files import read_bytes, read_many, remotely, remove, upload, write_bytes
-from aloe.storage.s3 import open_fs, use_storage
+from aloe.storage.ranges import ParquetSource, with_parquet
+from aloe.storage.s3 import AT_ONCE, is_s3, open_fs, use_storage
 
 T = TypeVar("T")
 
-_ROW_GROUP = 4096  # a part of a large table can be read alone, see aloe.storage.slices
+STATISTICS = ("split",)
+"""Columns by which row groups are chosen, see `aloe.storage.slices`."""
+_ROW_GROUP = 4096
+_PROBE_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Store:
             UserError: nothing can be written under the root.
         """
         try:
-            self.write_text(".probe", "")
+            self.write_bytes(".probe", bytes(_PROBE_BYTES))  # a full disk still takes empty files
             self.remove(".probe")
         except UserError as error:
             raise UserError(f"run.dir {error}") from error
@@ -128,11 +134,28 @@ class Store:
         """Remove a file, or a folder with all that is in it; nothing there is no error."""
         remove(self.url(*parts), self.options)
 
-    def write_table(self, name: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
-        """Write rows as one Parquet file, with the schema's version in its metadata."""
+    def write_table(
+        self,
+        name: str,
+        rows: Iterable[dict[str, Any]],
+        schema: pa.Schema,
+        row_group: int = _ROW_GROUP,
+    ) -> None:
+        """Write rows as one Parquet file, with the schema's version in its metadata.
+
+        Args:
+            row_group: rows that are read together, see `aloe.storage.slices`.
+        """
         table = pa.Table.from_pylist(list(rows), schema=schema)
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP)
+        pq.write_table(
+            table,
+            sink,
+            compression="zstd",
+            row_group_size=row_group,
+            # Of a text column they would be whole texts, in a footer that everybody reads.
+            write_statistics=[column for column in schema.names if column in STATISTICS],
+        )
         self.write_bytes(name, sink.getvalue().to_pybytes())
 
     def read_table(
@@ -152,14 +175,29 @@ class Store:
         )
         urls = [self.url(name) for name in names]
         try:
-            files = zip(urls, read_many(urls, self.options), strict=True)
-            tables = [_parse(url, data, schema, columns) for url, data in files]
+            if columns is None:
+                files = zip(urls, read_many(urls, self.options), strict=True)
+                tables = [_parse(url, data, schema) for url, data in files]
+            else:
+                tables = list(self._read_columns(urls, schema, columns))
         except FileNotFoundError:
             raise UserError(
                 f"{self.url(name)}: missing; run the stage that writes it first"
             ) from None
         wanted = schema if columns is None else pa.schema([schema.field(key) for key in columns])
         return pa.concat_tables(tables) if tables else wanted.empty_table()
+
+    def _read_columns(
+        self, urls: list[str], schema: pa.Schema, columns: list[str]
+    ) -> Iterator[pa.Table]:
+        def read(url: str) -> pa.Table:
+            return with_parquet(url, partial(_columns_of, url, schema, columns), self.options)
+
+        if len(urls) < 2 or not is_s3(self.root):
+            yield from map(read, urls)
+            return
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            yield from threads.map(read, urls)
 
     def _remotely(self, done: str, parts: tuple[str, ...], work: Callable[[], T]) -> T:
         return remotely(self.url(*parts), done, work, self.options)
@@ -171,7 +209,12 @@ def run_store(config: Config) -> Store:
     return Store(config.run.dir, config.storage)
 
 
-def _parse(url: str, data: bytes, schema: pa.Schema, columns: list[str] | None) -> pa.Table:
+def _parse(url: str, data: bytes, schema: pa.Schema) -> pa.Table:
     parquet = pq.ParquetFile(pa.BufferReader(data))
     check_version(parquet.schema_arrow, schema, url)
-    return parquet.read(columns=columns)
+    return parquet.read()
+
+
+def _columns_of(url: str, schema: pa.Schema, columns: list[str], file: ParquetSource) -> pa.Table:
+    check_version(file.schema, schema, url)
+    return file.read(range(file.metadata.num_row_groups), columns).select(columns)

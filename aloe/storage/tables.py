@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from aloe.errors import UserError
 from aloe.schema import check_version
 from aloe.storage.files import remotely, upload
-from aloe.storage.store import Store
+from aloe.storage.store import STATISTICS, Store
 
 Row = dict[str, Any]
 
@@ -66,7 +66,12 @@ def new_table(
 
     with (
         new_file(store, name) as path,
-        pq.ParquetWriter(path, schema, compression="zstd") as writer,
+        pq.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            write_statistics=[column for column in schema.names if column in STATISTICS],
+        ) as writer,
     ):
 
         def write_group() -> None:

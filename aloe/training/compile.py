@@ -11,8 +11,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-import platformdirs
-
+from aloe.cache import cache_folder
 from aloe.schema import stable_id
 
 _OPS = {"FusedAdamBuilder": "the optimizer", "ShareMemCommBuilder": "reductions between ranks"}
@@ -28,7 +27,7 @@ def operators_folder() -> Path:
     were compiled with: two environments with other pins have folders of their own.
     """
     made_of = [platform.python_version(), *map(version, _MADE_OF), _cpu_flags()]
-    return Path(platformdirs.user_cache_dir("aloe")) / "torch_extensions" / stable_id(made_of)
+    return cache_folder() / "torch_extensions" / stable_id(made_of)
 
 
 def operators_built() -> bool:

@@ -25,7 +25,7 @@ from openrlhf.utils import get_strategy  # noqa: E402
 from aloe.chat import ChatFormat  # noqa: E402
 from aloe.config import SftConfig  # noqa: E402
 from aloe.engines.embedded import resolve_checkpoint  # noqa: E402
-from aloe.machine import cores, has_gpu  # noqa: E402
+from aloe.machine import has_gpu, usable_cores  # noqa: E402
 from aloe.training.checkpoint import refuse_remote_code  # noqa: E402
 from aloe.training.compile import build_cpu_ops  # noqa: E402
 from aloe.training.data import REPLY, Encoded  # noqa: E402
@@ -69,7 +69,7 @@ class Worker(BaseDistributedActor):  # type: ignore[misc]
 
         check_compiler()
         if not has_gpu():  # Ray allows one thread per reserved CPU
-            torch.set_num_threads(max(1, len(cores()) // job.processes))
+            torch.set_num_threads(max(1, usable_cores() // job.processes))
         if job.master:
             os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = map(str, job.master)
         self.job = job

@@ -109,3 +109,68 @@ def test_what_reinforcement_learning_needs_is_named(scripted_config, overrides, 
     with pytest.raises(UserError, match=named.replace("(", r"\(")) as caught:
         load_config(str(scripted_config), [*checks, *overrides])
     assert "\n" not in str(caught.value)
+
+
+BASE = """\
+run: {dir: runs/x}
+models: {script: {backend: scripted}}
+roles: {user: script, inducer: script, guided: script, unguided: script, judge: script}
+personas:
+  writer: script
+  profiles: {size: 30}
+  personalities: {size: 10}
+training: {base: "embedded://tiny"}
+"""
+
+
+def loaded(tmp_path, text, overrides=()):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(text.encode())
+    return load_config(str(path), list(overrides))
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ("dialogue:\n  turns: 3\n  tries: 1\n  turns: 4\n", "12: .*turns: stands twice.*line 10"),
+        ("dialogue: {turns: 3}\ndialogue: {tries: 1}\n", "10: .*dialogue: stands twice.*line 9"),
+        ("dialogue:\n  turns: 010\n", "10: .*010: expected a number without a leading zero"),
+        ("dialogue:\n  turns: 08\n", "10: .*08: expected a number without a leading zero"),
+        ("dialogue:\n  turns: 1:30\n", "10: .*1:30: expected a plain number"),
+        ("dialogue:\n  turns: 3\n  sampling:\n    - 0.5\n", "11: dialogue.sampling: .*valid dict"),
+        ("dialogue: [1, 2]\n", "9: dialogue: .*valid dict"),
+        ("dialogue:\n  turns: 3\n  turn: 4\n", "11: dialogue.turn: unknown key"),
+        ("dialogue:\n  turns: many\n", "10: dialogue.turns: .*valid integer"),
+        ("dialogue:\n  turns: [3\n", "(10|11): not valid YAML"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_one_line_with_its_number(tmp_path, more, named):
+    with pytest.raises(UserError, match=rf"run\.yaml:{named}") as caught:
+        loaded(tmp_path, BASE + more)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_override_is_not_said_to_stand_in_the_file(tmp_path):
+    text = BASE + "dialogue: {turns: 3}\n"
+    with pytest.raises(UserError, match=r"run\.yaml: dialogue\.turns"):
+        loaded(tmp_path, text, ["--dialogue.turns", "many"])
+    with pytest.raises(UserError, match=r"--run\.seed: '010' is not a YAML value"):
+        loaded(tmp_path, text, ["--run.seed", "010"])
+
+
+@pytest.mark.parametrize("change", [str, lambda text: "\ufeff" + text, "windows"])
+def test_marks_line_ends_and_plain_exponents_stay_fine(tmp_path, change):
+    text = BASE.replace(
+        "training: {", "training: {sft: {learning_rate: 1e-5}, dpo: {learning_rate: 2.5E-6}, "
+    )
+    text = text.replace("\n", "\r\n") if change == "windows" else change(text)
+    config = loaded(tmp_path, text, ["--training.dpo.beta", "1e-2"])
+    assert config.training.sft.learning_rate == 1e-5
+    assert (config.training.dpo.learning_rate, config.training.dpo.beta) == (2.5e-6, 0.01)
+    assert config.personas.profiles.size == 30
+
+
+def test_quotes_aliases_and_zero_mean_what_they_say(tmp_path):
+    text = BASE.replace("runs/x", '"010"') + "dialogue: &it {turns: 3}\nreport: {title: '1:30'}\n"
+    config = loaded(tmp_path, text, ["--run.seed", "0"])
+    assert (config.run.dir, config.report.title, config.run.seed) == ("010", "1:30", 0)

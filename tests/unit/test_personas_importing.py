@@ -1,5 +1,10 @@
+import csv
 import json
+import tracemalloc
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,8 +40,9 @@ def test_an_imported_pool_is_read_back_without_repeats(tmp_path_factory, texts):
     source.write_bytes("".join(json.dumps(text) + "\n" for text in texts).encode())
     report = import_pool([str(source)], "profile", str(out))
     distinct = list(dict.fromkeys(texts))
-    assert read_pool_files([str(out)]) == report.texts == distinct
-    assert (report.read, report.repeated) == (len(texts), len(texts) - len(distinct))
+    assert read_pool_files([str(out)]) == distinct
+    assert (report.kept, report.read) == (len(distinct), len(texts))
+    assert report.repeated == len(texts) - len(distinct)
 
 
 def test_two_values_on_a_line_are_two_texts(tmp_path):
@@ -102,4 +108,100 @@ def test_import_counts_off_topic_texts_and_keeps_them(tmp_path):
     source.write_text('"Works as a teacher."\n"Jokes a lot."\n')
     report = import_pool([str(source)], "personality", str(tmp_path / "out.jsonl"))
     assert report.off_topic == 1
-    assert len(report.texts) == 2
+    assert report.kept == 2
+
+
+ROWS = [
+    {"id": "a", "persona": "Sells fish.", "skills": ["Can swim.", "Reads maps."], "age": 30},
+    {"id": "b", "persona": "Räumt gern auf.", "skills": [], "age": 41},
+    {"id": "c", "persona": "Любит море.", "skills": None, "age": 52},
+    {"id": "d", "persona": "Sells fish.", "skills": ["Can swim.", "Reads maps."], "age": 30},
+]
+WHOLE = ["Sells fish. Can swim. Reads maps.", "Räumt gern auf.", "Любит море."]
+
+
+def as_jsonl(folder):
+    file = folder / "personas.jsonl"
+    lines = [json.dumps(row, ensure_ascii=False) for row in ROWS]
+    file.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode() + b"\n\n")
+    return file
+
+
+def as_parquet(folder):
+    pq.write_table(pa.Table.from_pylist(ROWS), folder / "personas.parquet")
+    return folder / "personas.parquet"
+
+
+def as_saved_data_set(folder):
+    datasets.Dataset.from_list(ROWS).save_to_disk(str(folder / "saved"))
+    return folder / "saved"
+
+
+def as_downloaded_data_set(folder):
+    (folder / "hub" / "data").mkdir(parents=True)
+    for number, rows in enumerate((ROWS[:2], ROWS[2:])):
+        file = folder / "hub" / "data" / f"train-0000{number}-of-00002.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, pa.Table.from_pylist(ROWS).schema), file)
+    return folder / "hub"
+
+
+@pytest.mark.parametrize("write", [as_jsonl, as_parquet, as_saved_data_set, as_downloaded_data_set])
+def test_personas_that_people_have_become_a_pool(tmp_path, write):
+    out = tmp_path / "pool.jsonl"
+    report = import_pool([str(write(tmp_path))], "profile", str(out), ["persona", "skills"])
+    assert read_pool_files([str(out)]) == WHOLE
+    assert (report.read, report.kept, report.repeated) == (4, 3, 1)
+    assert (report.shortest, report.median, report.longest) == (11, 15, 33)
+    assert report.scripts == {"latin": 2, "cyrillic": 1}
+
+
+@pytest.mark.parametrize(("suffix", "delimiter"), [(".csv", ","), (".tsv", "\t")])
+def test_tables_of_text_are_read_with_their_quotes_and_line_breaks(tmp_path, suffix, delimiter):
+    source, out = tmp_path / f"personas{suffix}", tmp_path / "pool.jsonl"
+    with source.open("w", encoding="utf-8-sig", newline="") as file:
+        rows = csv.writer(file, delimiter=delimiter)
+        rows.writerows([["name", "age"], ['Says "hi", often.\nLaughs.', 30], ["Sings.", 41]])
+    import_pool([str(source)], "personality", str(out), ["name", "age"])
+    assert read_pool_files([str(out)]) == ['Says "hi", often. Laughs. 30', "Sings. 41"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "columns", "said"),
+    [
+        ("x.csv", b"a,b\n1,2\n", ["c"], r"x\.csv: no column c, expected one of a, b"),
+        ("x.csv", b"a,b\n1,2\n", [], r"x\.csv: expected --columns, some of a, b"),
+        ("x.csv", b"a\n\xff\n", ["a"], r"x\.csv: cannot be read"),
+        ("x.parquet", b"none", ["a"], r"x\.parquet: cannot be read"),
+        ("x.jsonl", b'{"a": "t"}\n{"b": "t"}\n', ["a"], r"x\.jsonl:2: no column a, expected .* b"),
+        ("x.jsonl", b'{"a": {}}\n', ["a"], r"x\.jsonl:1: column a: expected text or a list"),
+        ("x.jsonl", b'{"a": ""}\n', ["a"], r"x\.jsonl:1: .* an empty one"),
+        ("x.jsonl", b'"text"\n', ["a"], r"x\.jsonl:1: expected a JSON object with these columns"),
+        ("x.jsonl", b'{"a"\n', ["a"], r"x\.jsonl:1: "),
+    ],
+)
+def test_rows_that_are_not_of_the_form_are_named(tmp_path, name, data, columns, said):
+    (tmp_path / name).write_bytes(data)
+    out = tmp_path / "pool.jsonl"
+    with pytest.raises(UserError, match=said):
+        import_pool([str(tmp_path / name)], "profile", str(out), columns)
+    assert not out.exists()
+
+
+def test_a_folder_without_a_data_set_is_named(tmp_path):
+    with pytest.raises(UserError, match="no data set there"):
+        import_pool([str(tmp_path)], "profile", str(tmp_path / "pool.jsonl"), ["a"])
+
+
+def test_many_rows_are_not_held_in_memory(tmp_path):
+    source = tmp_path / "many.parquet"
+    text = "word " * 200  # a kilobyte each
+    with pq.ParquetWriter(source, pa.schema([("persona", pa.string())])) as writer:
+        for start in range(0, 60_000, 2_000):
+            texts = [f"{text}{number}" for number in range(start, start + 2_000)]
+            writer.write_table(pa.table({"persona": texts}))
+    tracemalloc.start()
+    report = import_pool([str(source)], "profile", str(tmp_path / "pool.jsonl"), ["persona"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert report.kept == 60_000
+    assert peak < 25 << 20

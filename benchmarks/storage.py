@@ -1,0 +1,331 @@
+"""What each stage asks of S3 at many trees: requests and bytes, beside the bytes that it needs.
+
+    python benchmarks/storage.py --trees 10000 --json FILE
+
+Against moto's server on this machine. Tables are synthetic and written by the stages' own writers;
+no model speaks. Needed are the compressed bytes of the columns and rows that a stage uses. The peer
+opens the same files with s3fs as it comes (50 MiB ahead of each read), on some parts, scaled up.
+The log of open trees costs one request per turn of a tree, which is what a kill may not lose: it is
+written for some parts, shown apart, and no part of the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+from measuring import write_json
+from rich.console import Console
+from rich.table import Table
+
+from aloe.config import Config, StorageConfig
+from aloe.dialogue import parts
+from aloe.preferences import build_preferences
+from aloe.report.trees import choose_trees
+from aloe.schema import NODES, PAIRS, PERSONAS, SCORES, SFT
+from aloe.storage import Manifest, Store, use_storage
+from aloe.storage.slices import read_where
+from aloe.storage.traffic import Traffic, traffic
+from aloe.training.data import PAIRS_FILE, SFT_FILE, count_rows
+
+PERSONAS_FILE = "personas/personas.parquet"
+SAMPLE = 4
+"""Parts of the peer and of the log."""
+HELD_OUT, SCORED, DRAWN = 100, 300, 12
+"""Personas held out, cases of three policies, trees in the report."""
+MIB = 1 << 20
+
+
+@dataclass
+class Stage:
+    """What one stage cost, and what of it was needed."""
+
+    name: str
+    cost: Traffic
+    needed: float
+    peer: float
+    """Bytes that the peer reads."""
+
+
+@contextmanager
+def server() -> Iterator[StorageConfig]:
+    """moto's server with a bucket, in a process of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    os.environ |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    endpoint = f"http://127.0.0.1:{port}"
+    bucket = urllib.request.Request(f"{endpoint}/aloe", method="PUT")  # noqa: S310
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(bucket).close()  # noqa: S310
+                break
+            except OSError:
+                if process.poll() is not None:
+                    raise
+                time.sleep(0.2)
+        yield StorageConfig(
+            endpoint_url=endpoint, region="us-east-1", path_style=True, timeout_s=120
+        )
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def text(draw: random.Random, words: int) -> str:
+    """Words of a small vocabulary, which compress about as text does."""
+    return " ".join(f"word{int(draw.paretovariate(0.5)) % 20_000}" for _ in range(words))
+
+
+def personas(draw: random.Random, trees: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "persona_id": f"{draw.getrandbits(64):016x}",
+            "profile_id": f"{draw.getrandbits(64):016x}",
+            "personality_id": f"{draw.getrandbits(64):016x}",
+            "profile": text(draw, 60),
+            "personality": text(draw, 50),
+            "preferences": [],
+            "split": "benchmark" if i >= trees else "validation" if i % 10 == 0 else "train",
+        }
+        for i in range(trees + HELD_OUT)
+    ]
+
+
+def tree(draw: random.Random, persona: dict[str, Any], turns: int) -> list[dict[str, Any]]:
+    """Rows of NODES of a tree with a spine of ``turns``."""
+    tree_id = f"{draw.getrandbits(64):016x}"
+    answered: str | None = None
+    rows: list[dict[str, Any]] = []
+    shared = {key: persona[key] for key in ("persona_id", "profile", "personality", "split")}
+    for turn in range(1, turns + 1):
+        for role in ("user", "guided", "unguided"):
+            won = role == "guided" if role != "user" else None
+            parent = answered if won is None else rows[-1 if role == "guided" else -2]["node_id"]
+            rows.append(
+                {
+                    **shared,
+                    "tree_id": tree_id,
+                    "node_id": f"{draw.getrandbits(64):016x}",
+                    "parent_id": parent,
+                    "turn": turn,
+                    "branch": 1 << (turn - 1),
+                    "role": role,
+                    "sample": None if won is None else 0,
+                    "text": text(draw, 30),
+                    "on_spine": role != "unguided",
+                    "preferred": won,
+                    "judge_probability": None if won is None else 0.8 if won else 0.2,
+                    "judge_shown_first": None if won is None else 0.8 if won else 0.2,
+                    "judge_agrees": None if won is None else True,
+                    "induced_profile": text(draw, 15) if won is None else None,
+                    "induced_personality": text(draw, 15) if won is None else None,
+                    "preferences": [],
+                    "seed": 0,
+                    "fingerprint": "benchmark",
+                    "calls": [call(draw, role)],
+                }
+            )
+        answered = rows[-2]["node_id"]
+    return rows
+
+
+def call(draw: random.Random, role: str) -> dict[str, Any]:
+    return {
+        "role": role,
+        "model": "model",
+        "finish_reason": "stop",
+        "tries": 1,
+        "prompt_tokens": draw.randrange(2000),
+        "cached_tokens": draw.randrange(1000),
+        "reusable_tokens": draw.randrange(1000),
+        "completion_tokens": draw.randrange(300),
+        "seconds": draw.random(),
+        "cost_usd": 0.0,
+    }
+
+
+def needed(store: Store, name: str, columns: Sequence[str] | None = None, part: float = 1) -> float:
+    """Compressed bytes of some columns of a file, of ``part`` of its rows."""
+    with store.fs.open(store.path(name), cache_type="none") as file:
+        metadata = pq.read_metadata(file)
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    chunks = (group.column(i) for group in groups for i in range(group.num_columns))
+    return part * sum(
+        chunk.total_compressed_size
+        for chunk in chunks
+        if columns is None or chunk.path_in_schema.partition(".")[0] in columns
+    )
+
+
+def opened(store: Store, name: str, groups: Sequence[int] | None, columns: list[str]) -> None:
+    """Read as s3fs does when it is not told better."""
+    with store.fs.open(store.path(name), "rb") as file:
+        parquet = pq.ParquetFile(file)
+        every = range(parquet.num_row_groups)
+        parquet.read_row_groups(list(every if groups is None else groups), columns)
+
+
+def measured(work: Callable[[], Any]) -> tuple[Any, Traffic]:
+    before = traffic()
+    found = work()
+    return found, traffic() - before
+
+
+def roll_out(
+    store: Store, config: Config, people: list[dict[str, Any]], turns: int
+) -> tuple[parts.Plan, Traffic]:
+    """The rollout without its log: every part is begun, read, written and added up."""
+    draw = random.Random(2)
+
+    def work() -> parts.Plan:
+        plan = parts.begin_plan(store, config.dialogue)
+        for number in parts.missing_parts(store, plan):
+            name = plan.name(number)
+            chosen = parts.read_personas(store, plan.personas(number))
+            parts.read_log(store, name)
+            parts.count_start(store, name, 0)
+            parts.write_part(store, name, [tree(draw, row, turns) for row in chosen], [])
+        parts.total(store)
+        return plan
+
+    return measured(work)
+
+
+def log(store: Store, people: list[dict[str, Any]], turns: int) -> Traffic:
+    """The log of some trees, written at each turn."""
+    draw = random.Random(3)
+
+    def work() -> None:
+        for persona in people:
+            rows = tree(draw, persona, turns)
+            for done in range(1, turns + 1):
+                parts.log_turns(store, "logged", rows[0]["tree_id"], rows[: 3 * done])
+
+    return measured(work)[1]
+
+
+def stages(arguments: argparse.Namespace, store: Store, config: Config) -> Iterator[Stage]:
+    trees = arguments.trees
+    people = personas(random.Random(1), trees)
+    group = config.dialogue.trees_per_part(trees)
+    _, cost = measured(lambda: store.write_table(PERSONAS_FILE, people, PERSONAS, row_group=group))
+    Manifest("personas", {}, "fixed", complete=True).save(store)
+    yield Stage("personas", cost, 0, 0)
+
+    plan, cost = roll_out(store, config, people, arguments.turns)
+    Manifest("dialogue", {}, "fixed", complete=True, counts={"trees": trees}).save(store)
+    _, peer = measured(
+        lambda: [opened(store, PERSONAS_FILE, [part], PERSONAS.names) for part in range(SAMPLE)]
+    )
+    share = trees / (trees + HELD_OUT)
+    all_needed = needed(store, PERSONAS_FILE, part=share)
+    yield Stage("dialogue", cost, all_needed, peer.read / SAMPLE * plan.parts)
+
+    _, cost = measured(lambda: build_preferences(config, store))
+    columns = [name for name in NODES.names if name != "calls"]
+    files = [f"dialogue/nodes/{plan.name(part)}.parquet" for part in range(plan.parts)]
+    _, peer = measured(lambda: [opened(store, name, None, columns) for name in files[:SAMPLE]])
+    all_needed = sum(needed(store, name, columns) for name in files)
+    yield Stage("preferences", cost, all_needed, peer.read / SAMPLE * plan.parts)
+
+    rows = {
+        SFT_FILE: (SFT, ["row_id", "tree_id", "turn", "split", "prompt", "response"]),
+        PAIRS_FILE: (
+            PAIRS,
+            ["pair_id", "tree_id", "turn", "split", "prompt", "preferred", "rejected"],
+        ),
+    }
+
+    def read_rows() -> None:
+        for file, (schema, wanted) in rows.items():
+            count_rows(store, file, schema)
+            store.read_table(file, schema, wanted)
+
+    _, cost = measured(read_rows)
+    _, peer = measured(
+        lambda: [opened(store, file, None, wanted) for file, (_, wanted) in rows.items()]
+    )
+    all_needed = sum(
+        needed(store, file, wanted) + needed(store, file, ["split"])
+        for file, (_, wanted) in rows.items()
+    )
+    yield Stage("training", cost, all_needed, peer.read)
+
+    draw = random.Random(4)
+    scores = [
+        {"case_id": f"{i}", "turn": turn, "user": text(draw, 30), "reply": text(draw, 30)}
+        for i in range(SCORED)
+        for turn in range(10)
+    ]
+
+    def evaluate() -> None:
+        read_where(store, PERSONAS_FILE, PERSONAS, "split", "benchmark")
+        for i in range(SCORED):
+            store.write_table(
+                f"evaluation/scores/{i}.parquet", scores[10 * i : 10 * i + 10], SCORES
+            )
+        store.read_table("evaluation/scores", SCORES)
+
+    _, cost = measured(evaluate)
+    _, peer = measured(lambda: opened(store, PERSONAS_FILE, None, PERSONAS.names))
+    score_bytes = float(store.fs.du(store.path("evaluation/scores")))
+    heldout = needed(store, PERSONAS_FILE, part=1 - share)
+    yield Stage("evaluation", cost, heldout + score_bytes, peer.read + score_bytes)
+
+    _, cost = measured(lambda: choose_trees(store, DRAWN, 0))
+    all_needed = sum(needed(store, name) for name in files[:DRAWN])
+    yield Stage("report", cost, all_needed, 2 * DRAWN * needed(store, files[0]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--trees", type=int, default=10_000)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="where to write the numbers")
+    arguments = parser.parse_args()
+    demo = Path(__file__).parent.parent / "configs" / "demo.yaml"
+    values = yaml.safe_load(demo.read_text())
+    values["dialogue"] = {"turns": arguments.turns}
+    with server() as options:
+        use_storage(options)
+        store = Store("s3://aloe/run", options)
+        found = []
+        table = Table("stage", "requests", "MiB read", "needed", "peer", "MiB written")
+        for stage in stages(arguments, store, Config.model_validate(values)):
+            found.append(stage)
+            sizes = (stage.cost.read, stage.needed, stage.peer, stage.cost.written)
+            table.add_row(
+                stage.name, str(stage.cost.total), *(f"{size / MIB:.2f}" for size in sizes)
+            )
+        logged = log(store, personas(random.Random(5), SAMPLE)[:SAMPLE], arguments.turns)
+    read, wanted = sum(s.cost.read for s in found), sum(s.needed for s in found)
+    ratios = {
+        "read_amplification": read / wanted,
+        "requests_per_tree": sum(s.cost.total for s in found) / arguments.trees,
+    }
+    console = Console(width=100)
+    console.print(table)
+    console.print(f"{ratios}; peer {sum(s.peer for s in found) / wanted:.1f} times what is needed")
+    console.print(f"the log of open trees: {logged.total / SAMPLE:g} requests per tree")
+    runs = [{**s.__dict__, "cost": s.cost.__dict__} for s in found]
+    write_json(arguments, ratios, {"stages": runs, "log_requests_per_tree": logged.total / SAMPLE})
+
+
+if __name__ == "__main__":
+    main()
