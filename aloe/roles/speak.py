@@ -6,7 +6,6 @@ their end, and guided and unguided replies share everything up to the hint.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from aloe.config import Sampling
 from aloe.engines import Completion, Engine, Message, Request
 from aloe.errors import MalformedAnswer
 from aloe.roles.asking import Answer, ask
+from aloe.roles.json_text import object_in
 from aloe.roles.prompts import render
 from aloe.roles.text import clean_message
 from aloe.roles.verifiable import share_met
@@ -30,10 +30,11 @@ _FACTS: dict[str, Any] = {
     "items": {"type": "string", "minLength": 3, "maxLength": 80},
     "maxItems": 4,
 }
+_NOTED = ("profile", "personality")
 INDUCTION_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"profile": _FACTS, "personality": _FACTS},
-    "required": ["profile", "personality"],
+    "required": list(_NOTED),
     "additionalProperties": False,
 }
 
@@ -237,13 +238,16 @@ def _probabilities(completion: Completion) -> list[float]:
 
 def _induced(completion: Completion) -> Induced:
     try:
-        value = json.loads(completion.text)
-        facts = {
-            key: "; ".join(dict.fromkeys(text.strip() for text in value[key] if text.strip()))
-            for key in ("profile", "personality")
-        }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        value = object_in(completion.text, _NOTED)
+        facts = {key: _facts(value[key]) for key in _NOTED}
+    except (ValueError, TypeError, AttributeError) as error:
         raise MalformedAnswer(
             f"inducer: not the JSON asked for: {completion.text!r:.80}"
         ) from error
     return Induced(facts["profile"] or None, facts["personality"] or None)
+
+
+def _facts(noted: Any) -> str:
+    """A list of facts as one text; without a schema some write a single fact, or null."""
+    facts = [noted] if isinstance(noted, str) else noted or []
+    return "; ".join(dict.fromkeys(text.strip() for text in facts if text.strip()))

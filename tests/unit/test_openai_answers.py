@@ -129,12 +129,12 @@ def test_any_text_comes_through_unchanged(text):
         assert read_answer(said(text)).text == text
 
 
-ODD = st.sampled_from(
-    [None, True, 0, -1, 2.5, math.inf, "", "text", "\ud83d", [], {}, [None], ["x"], [[]], [{}]]
-    + [{"type": "text"}, [{"type": "text", "text": 3}], [{"type": "thinking", "thinking": {}}]]
-    + [{"code": "429"}, {"message": {}, "code": []}, [{"token": "1", "logprob": math.nan}]]
-    + [[{"token": "1", "top_logprobs": [{"token": "1", "logprob": None}, None]}]]
-)
+VALUES: list[Any] = [None, True, 0, -1, 2.5, math.inf, "", "text", "\ud83d", [], {}, [None]]
+VALUES += [["x"], [[]], [{}], {"type": "text"}, [{"type": "text", "text": 3}]]
+VALUES += [[{"type": "thinking", "thinking": {}}], {"code": "429"}, {"message": {}, "code": []}]
+VALUES += [[{"token": "1", "logprob": math.nan}]]
+VALUES += [[{"token": "1", "top_logprobs": [{"token": "1", "logprob": None}, None]}]]
+ODD = st.sampled_from(VALUES)
 
 
 def odd(**parts: Any) -> st.SearchStrategy[Any]:
