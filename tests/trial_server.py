@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,7 +72,8 @@ class TrialServer:
 
     def __init__(self, mode: str) -> None:
         assert mode in HABITS
-        self.mode, self.count, self.bodies = mode, 0, list[dict[str, Any]]()
+        self.mode, self.count = mode, 0
+        self.bodies, self.times = list[dict[str, Any]](), list[float]()
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
@@ -92,6 +94,7 @@ class TrialServer:
             self.count += 1
             number = self.count
             self.bodies.append(body)
+            self.times.append(time.monotonic())
         return _refused(self.mode, number, body) or _answered(self.mode, number, body)
 
 

@@ -138,6 +138,20 @@ class Roles(Section):
     """Model that prefers one of two replies and scores replies from 1 to 5."""
 
 
+class JudgeConfig(Section):
+    by: Literal["auto", "logprobs", "votes"] = "auto"
+    """How a judge's choice gets probabilities; auto: by log-probs, where there are none by
+    votes."""
+    votes: int = Field(8, ge=2)
+    """Answers at temperature 1 of which a vote is the share, for each order of two replies."""
+    max_tokens: int = Field(256, ge=1)
+    """Longest answer of a vote, in tokens; one that thinks needs more."""
+
+    def settings(self) -> dict[str, Any]:
+        """What of it decides a stage's output: nothing as long as it is the default."""
+        return {} if self == JudgeConfig() else {"judge": self.model_dump(mode="json")}
+
+
 def speaker_settings(model: ModelConfig) -> dict[str, Any]:
     """What of a model's configuration decides what it says, not how fast it says it."""
     decisive = {"backend", "path", "dtype", "max_model_len", "model", "base_url"}

@@ -23,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
+from aloe.engines.judging import share_variance, votes_of
+from aloe.roles import is_even
 from aloe.schema import ERRORS, NODES, PERSONAS
 from aloe.storage import Store, Usage
 from aloe.storage.slices import read_column, read_slice
@@ -68,6 +70,14 @@ class Summary:
     """Pairs of replies that the judge compared."""
     agreements: int = 0
     """Comparisons in which both orders preferred the same reply."""
+    ties: int = 0
+    """Comparisons that preferred neither reply, on average of both orders."""
+    even: int = 0
+    """Those of them that preferred neither in either order."""
+    voted: int = 0
+    """Comparisons whose probabilities are shares of votes."""
+    vote_variance: float = 0.0
+    """Sum of the variances of P(guided preferred) of these."""
     usage: Usage = field(default_factory=Usage)
 
     def __add__(self, other: Summary) -> Summary:
@@ -77,6 +87,10 @@ class Summary:
             self.nodes + other.nodes,
             self.comparisons + other.comparisons,
             self.agreements + other.agreements,
+            self.ties + other.ties,
+            self.even + other.even,
+            self.voted + other.voted,
+            self.vote_variance + other.vote_variance,
             self.usage + other.usage,
         )
 
@@ -182,15 +196,27 @@ def total(store: Store) -> Summary:
 
 
 def _summary(trees: int, rows: list[Row], failed: list[Row]) -> Summary:
-    compared = [row["judge_agrees"] for row in rows if row["role"] == "guided"]
+    guided = [row for row in rows if row["role"] == "guided"]
+    replies = [row for row in rows if row["role"] != "user"]
+    ties = [row for row in guided if is_even(row["judge_probability"])]
     return Summary(
         trees,
         len(failed),
         len(rows),
-        len(compared),
-        sum(compared),
+        len(guided),
+        sum(row["judge_agrees"] for row in guided),
+        len(ties),
+        sum(is_even(row["judge_shown_first"]) for row in ties),
+        sum(votes_of(_judged(row)) > 0 for row in guided),
+        # Each reply holds one order; the variance of their mean is a quarter of the sum.
+        sum(share_variance(r["judge_shown_first"], votes_of(_judged(r))) for r in replies) / 4,
         Usage.of_calls(_calls([*rows, *failed])),
     )
+
+
+def _judged(reply: Row) -> str:
+    """How the judge's call on a reply ended."""
+    return next((c["finish_reason"] for c in reply["calls"] if c["role"] == "judge"), "")
 
 
 def _calls(rows: Iterable[Row]) -> Iterator[Row]:

@@ -24,6 +24,8 @@ MAX_SENTENCES = 3
 """Longest message of anyone (paper section 3)."""
 
 _PREFERENCE = ("1", "2")
+_EVEN = 1e-6
+"""Distance from 1/2 within which a probability is a tie: shares and exact judges round."""
 _RATING = ("1", "2", "3", "4", "5")
 _FACTS: dict[str, Any] = {
     "type": "array",
@@ -88,8 +90,23 @@ class Preference:
 
     @property
     def agrees(self) -> bool:
-        """Whether both orders prefer the same reply."""
-        return (self.guided_first > 0.5) == (self.guided_second > 0.5)
+        """Whether both orders prefer the same reply; an order that prefers none does not."""
+        first, second = map(_preferred, (self.guided_first, self.guided_second))
+        return first is not None and first == second
+
+    @property
+    def guided_preferred(self) -> bool | None:
+        """Which reply both orders prefer on average; None if neither."""
+        return _preferred(self.guided)
+
+
+def is_even(probability: float) -> bool:
+    """Whether a probability says that neither of two is preferred."""
+    return abs(probability - 0.5) < _EVEN
+
+
+def _preferred(probability: float) -> bool | None:
+    return None if is_even(probability) else probability > 0.5
 
 
 def policy_messages(history: Sequence[Message], hint: Induced | None = None) -> list[Message]:
