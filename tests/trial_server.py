@@ -17,6 +17,7 @@ from typing import Any
 REPLY = "I like to keep it simple. What do you enjoy?"
 NOTE = {"profile": ["keeps bees"], "personality": []}
 MODEL = "trial"
+LISTED = [MODEL, "other"]
 AFTER = 60
 """Completions after which the modes break that break in the middle of a run."""
 
@@ -238,7 +239,7 @@ def _handler(server: TrialServer) -> type[BaseHTTPRequestHandler]:
             if server.mode == "no-models":
                 self._send(404, {}, {"error": {"message": "no such route"}})
             else:
-                self._send(200, {}, {"object": "list", "data": [{"id": MODEL}, {"id": "other"}]})
+                self._send(200, {}, {"object": "list", "data": [{"id": name} for name in LISTED]})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))

@@ -56,7 +56,7 @@ _SPENT = re.compile(
     r"|billing[ _](?:hard|limit|not)|out of credits"
     r"|account.{0,30}(?:deactivated|suspended|disabled)"
 )
-_QUOTA = re.compile(r"exceeded your current quota|quota (?:is )?exhausted")
+_QUOTA = re.compile(r"exceeded your (?:current )?quota|insufficient_quota|quota (?:is )?exhausted")
 _KEY = re.compile(r"api[ _-]?key|invalid[ _]authentication|authentication[ _]error|unauthori[sz]ed")
 _NO_MODEL = re.compile(
     r"model[ _]not[ _](?:found|exist|available)|no such model|unknown model|invalid model"
@@ -99,6 +99,11 @@ def verdict(complaint: Complaint, sent: frozenset[str]) -> Verdict:
     if status == 400 and _KEY.search(words):
         return Verdict.KEY
     return Verdict.ITEM
+
+
+def is_spent(message: str) -> bool:
+    """Whether a refusal is about money or a quota: it ends when somebody pays, or with the day."""
+    return bool(_SPENT.search(message.lower()) or _QUOTA.search(message.lower()))
 
 
 def _unnumbered(words: str) -> Verdict:
