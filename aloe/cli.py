@@ -233,6 +233,8 @@ def doctor(
     from aloe.doctor import build, examine
 
     use_json(as_json)
+    if config is None and context.args:
+        raise UserError(f"{context.args[0]}: unknown option, expected CONFIG before overrides")
     if compiles:
         build()
         return

@@ -299,9 +299,10 @@ def prepare(config: Config, store: Store, stages: list[str]) -> None:
         check_checkpoint(config.training.base)
     check_address(config.ray)
     store.check_writable()
-    models = speakers_of(config, names)
-    if any(isinstance(model, OpenAIModel | VllmModel) for model in models.values()):
-        found = probe_models(config, stages)
+    fresh = [name for name in stages if not _complete(store, name)]
+    asked = speakers_of(config, list(roles_of(config, fresh))).values()
+    if any(isinstance(model, OpenAIModel | VllmModel) for model in asked):
+        found = probe_models(config, fresh)
         store.write_text(_PROBE, json.dumps([asdict(one) for one in found], indent=2) + "\n")
 
 
