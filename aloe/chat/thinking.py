@@ -6,6 +6,12 @@ import re
 
 OPENING, CLOSING = "<think>", "</think>"
 _BLOCK = re.compile(rf"{OPENING}(.*?)(?:{CLOSING}|\Z)\s*", re.DOTALL)
+_OTHER = re.compile(
+    r"\s*(?:<(thinking|thought|reasoning)>(?P<in_tag>.*?)(?:</\1>|\Z)"
+    r"|\[THINK\](?P<in_brackets>.*?)(?:\[/THINK\]|\Z))\s*",
+    re.DOTALL,
+)
+"""Marks of other families; they count at the very start alone."""
 
 
 def split_thinking(text: str, opened: bool = False) -> tuple[str, str]:
@@ -20,6 +26,10 @@ def split_thinking(text: str, opened: bool = False) -> tuple[str, str]:
     first_closing = text.find(CLOSING)
     if opened or (first_closing >= 0 and not 0 <= text.find(OPENING) < first_closing):
         text = OPENING + text
+    other = _OTHER.match(text)
+    if other:
+        thought = other["in_tag"] or other["in_brackets"] or ""
+        return thought.strip(), text[other.end() :]
     thoughts = [thought.strip() for thought in _BLOCK.findall(text)]
     if not thoughts:
         return "", text

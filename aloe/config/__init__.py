@@ -24,6 +24,7 @@ from aloe.config.run import RayConfig, Resume, RunConfig, StorageConfig
 from aloe.config.section import Section
 from aloe.config.speakers import (
     EnginePool,
+    JudgeConfig,
     ModelConfig,
     OpenAIModel,
     Price,
@@ -55,6 +56,7 @@ __all__ = [
     "EnginePool",
     "EvaluationConfig",
     "GuardsConfig",
+    "JudgeConfig",
     "Limit",
     "ModelConfig",
     "OpenAIModel",
@@ -102,6 +104,8 @@ class Config(Section):
     """Named backends."""
     roles: Roles
     """Who speaks with which model."""
+    judge: JudgeConfig = JudgeConfig()
+    """How a judge's choices get probabilities."""
     personas: PersonasConfig
     """Persona pools and pairs."""
     dialogue: DialogueConfig = DialogueConfig()

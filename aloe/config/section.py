@@ -9,3 +9,7 @@ class Section(BaseModel):
     """A frozen block of configuration that refuses keys it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def __hash__(self) -> int:
+        # A block may hold mappings, which have no hash of their own.
+        return hash((type(self), self.model_dump_json()))

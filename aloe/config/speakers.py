@@ -102,11 +102,24 @@ class OpenAIModel(Section):
     deadline_s: float = Field(600.0, gt=0)
     """Seconds after which no further attempt at a call is made."""
     max_concurrency: int = Field(32, ge=1)
-    """Most calls in flight from one actor; fewer while the server says that it is busy."""
+    """Most calls in flight from all actors of a run; fewer while the server says that it is
+    busy."""
+    requests_per_minute: float | None = Field(None, gt=0)
+    """Most calls that all actors of a run begin in a minute, evenly spaced; null: no limit."""
+    tokens_per_minute: float | None = Field(None, gt=0)
+    """Most tokens, of prompts and completions, in a minute of all actors of a run; null: no
+    limit."""
     price: Price = Price()
     """What tokens cost."""
     native_schema: bool = True
     """Whether the server constrains output to a JSON schema; if not, the answer is only parsed."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Parameter -> value that every call sends, or omit: temperature, top_p, seed, stop, logprobs,
+    response_format, max_tokens, max_completion_tokens and others of the server."""
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    """What every call's body holds besides, as it is: the server's own parameters."""
+    extra_headers: dict[str, str] = Field(default_factory=dict)
+    """Headers of every call. A value $NAME is taken from the environment and never written down."""
 
 
 class ScriptedModel(Section):
@@ -145,6 +158,20 @@ class Roles(Section):
     """Model that prefers one of two replies and scores replies from 1 to 5."""
 
 
+class JudgeConfig(Section):
+    by: Literal["auto", "logprobs", "votes"] = "auto"
+    """How a judge's choice gets probabilities; auto: by log-probs, where there are none by
+    votes."""
+    votes: int = Field(8, ge=2)
+    """Answers at temperature 1 of which a vote is the share, for each order of two replies."""
+    max_tokens: int = Field(256, ge=1)
+    """Longest answer of a vote, in tokens; one that thinks needs more."""
+
+    def settings(self) -> dict[str, Any]:
+        """What of it decides a stage's output: nothing as long as it is the default."""
+        return {} if self == JudgeConfig() else {"judge": self.model_dump(mode="json")}
+
+
 def speaker_settings(model: ModelConfig) -> dict[str, Any]:
     """What of a model's configuration decides what it says, not how fast it says it."""
     decisive = {
@@ -159,4 +186,6 @@ def speaker_settings(model: ModelConfig) -> dict[str, Any]:
         "thinking",
         "thinking_tokens",
     }
+    if isinstance(model, OpenAIModel):
+        decisive |= {name for name in ("params", "extra_body") if getattr(model, name)}
     return model.model_dump(mode="json", include=decisive)

@@ -15,7 +15,6 @@ def told_turn(persona: Persona, rows: list[Row]) -> str:
     """
     by_role = {row["role"]: row for row in reversed(rows)}  # of several samples the first
     user, guided, unguided = (by_role[role] for role in ("user", "guided", "unguided"))
-    best = max((guided, unguided), key=lambda row: bool(row["preferred"]))["role"]
     lines = [f"a tree, turn {user['turn']}:"]
     if user["turn"] == 1:
         lines.append(f"  persona   {excerpt(f'{persona.profile} {persona.personality}')}")
@@ -23,6 +22,6 @@ def told_turn(persona: Persona, rows: list[Row]) -> str:
     noted = user["induced_profile"], user["induced_personality"]
     lines.append(f"  noted     {excerpt(' '.join(filter(None, noted))) or 'nothing'}")
     for row in (guided, unguided):
-        mark = "  <- preferred" if row["role"] == best else ""
+        mark = "  <- preferred" if row["preferred"] else ""
         lines.append(f"  {row['role']:<9} {excerpt(row['text'])}{mark}")
     return "\n".join(lines)

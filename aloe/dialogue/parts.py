@@ -23,7 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from aloe.config import DialogueConfig
+from aloe.engines.judging import share_variance, votes_of
 from aloe.errors import UserError
+from aloe.roles import is_even
 from aloe.schema import ERRORS, NODES, PERSONAS
 from aloe.storage import Store, Usage
 from aloe.storage.slices import read_slice, rows_where_not
@@ -80,6 +82,14 @@ class Summary:
     replies: int = 0
     truncated: int = 0
     """Replies that max_tokens ended."""
+    ties: int = 0
+    """Comparisons that preferred neither reply, on average of both orders."""
+    even: int = 0
+    """Those of them that preferred neither in either order."""
+    voted: int = 0
+    """Comparisons whose probabilities are shares of votes."""
+    vote_variance: float = 0.0
+    """Sum of the variances of P(guided preferred) of these."""
     usage: Usage = field(default_factory=Usage)
 
     def __add__(self, other: Summary) -> Summary:
@@ -91,6 +101,10 @@ class Summary:
             self.agreements + other.agreements,
             self.replies + other.replies,
             self.truncated + other.truncated,
+            self.ties + other.ties,
+            self.even + other.even,
+            self.voted + other.voted,
+            self.vote_variance + other.vote_variance,
             self.usage + other.usage,
         )
 
@@ -203,18 +217,30 @@ def total(store: Store) -> Summary:
 
 
 def _summary(trees: int, rows: list[Row], failed: list[Row]) -> Summary:
-    compared = [row["judge_agrees"] for row in rows if row["role"] == "guided"]
-    ended = [row["finish_reason"] for row in rows if row["role"] != "user"]
+    guided = [row for row in rows if row["role"] == "guided"]
+    replies = [row for row in rows if row["role"] != "user"]
+    ties = [row for row in guided if is_even(row["judge_probability"])]
+    ended = [row["finish_reason"] for row in replies]
     return Summary(
         trees,
         len(failed),
         len(rows),
-        len(compared),
-        sum(compared),
-        len(ended),
+        len(guided),
+        sum(row["judge_agrees"] for row in guided),
+        len(replies),
         ended.count("length"),
+        len(ties),
+        sum(is_even(row["judge_shown_first"]) for row in ties),
+        sum(votes_of(_judged(row)) > 0 for row in guided),
+        # Each reply holds one order; the variance of their mean is a quarter of the sum.
+        sum(share_variance(r["judge_shown_first"], votes_of(_judged(r))) for r in replies) / 4,
         Usage.of_calls(_calls([*rows, *failed])),
     )
+
+
+def _judged(reply: Row) -> str:
+    """How the judge's call on a reply ended."""
+    return next((c["finish_reason"] for c in reply["calls"] if c["role"] == "judge"), "")
 
 
 def _calls(rows: Iterable[Row]) -> Iterator[Row]:

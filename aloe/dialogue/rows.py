@@ -83,7 +83,7 @@ def turn_rows(start: TreeSeed, branch: int, turn: Turn, parent: str | None) -> l
 def _judged(role: str, pair: Pair) -> Row:
     judge = pair.preference
     values = {
-        "preferred": judge.guided > 0.5,
+        "preferred": judge.guided_preferred is True,
         "judge_probability": judge.guided,
         "judge_shown_first": judge.guided_first,
         **_said(pair.guided),
@@ -91,7 +91,7 @@ def _judged(role: str, pair: Pair) -> Row:
     }
     if role == "unguided":
         values = {
-            "preferred": not values["preferred"],
+            "preferred": judge.guided_preferred is False,
             "judge_probability": 1 - judge.guided,
             "judge_shown_first": 1 - judge.guided_second,
             **_said(pair.unguided),

@@ -65,12 +65,23 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
             "nodes": done.nodes,
             "comparisons": done.comparisons,
             "truncated": done.truncated,
+            "ties": done.ties,
             "failed_trees": done.failed_trees,
         },
-        results={
-            "judge_agreement": done.agreements / done.comparisons if done.comparisons else None
-        },
+        results=_verdicts(done),
     )
+
+
+def _verdicts(done: parts.Summary) -> dict[str, Any]:
+    """How far the judge can be believed. What is even in both orders says nothing about it."""
+    decided = done.comparisons - done.even
+    results: dict[str, Any] = {"judge_agreement": done.agreements / decided if decided else None}
+    if done.voted:
+        results |= {
+            "comparisons_by_votes": done.voted,
+            "vote_variance": done.vote_variance / done.voted,
+        }
+    return results
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -80,6 +91,7 @@ def _settings(config: Config) -> dict[str, Any]:
         "dialogue": config.dialogue.model_dump(mode="json", exclude={"actors", "part_size"}),
         "roles": {role: speaker_settings(config.models[name]) for role, name in roles.items()},
         "prompts": prompts_version("dialogue/prompts"),
+        **config.judge.settings(),
     }
 
 

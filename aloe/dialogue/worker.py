@@ -38,7 +38,7 @@ class RolloutWorker(EngineWorker):
     ) -> None:
         self._roles: dict[str, str] = config.roles.model_dump()
         models = speakers_of(config, list(self._roles.values()))
-        super().__init__(models, pools, config.dialogue.actors, board)
+        super().__init__(models, pools, config.dialogue.actors, board, config.judge)
         self._config, self._store, self._plan = config, store, plan
         self._fingerprint = fingerprint
 

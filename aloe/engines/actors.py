@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from aloe.config import ActorPool, ModelConfig, OpenAIModel, RayConfig, VllmModel
+from aloe.config import ActorPool, JudgeConfig, ModelConfig, OpenAIModel, RayConfig, VllmModel
 from aloe.engines.admission import Admission, begin, observe
 from aloe.engines.base import Engine, Load
 from aloe.engines.board import Teller
@@ -73,17 +73,19 @@ class EngineWorker:
         pools: Pools | None,
         actors: ActorPool,
         board: Any = None,
+        judge: JudgeConfig | None = None,
     ) -> None:
         """Start nothing yet.
 
         Args:
             board: handle of an `aloe.engines.board.Board`.
+            judge: see `aloe.engines.Speakers`.
         """
         use_reserved_threads()
         self.teller = Teller(board)
         teller = self.teller  # not self: the worker must go when Ray Data lets go of it
         on_phase(lambda text: teller.tell(f"starting engine: {text}", phase=text))
-        self._speakers = Speakers(models, pools)
+        self._speakers = Speakers(models, pools, judge)
         self._most, self._fixed = most_open(actors, models.values()), actors.in_flight is not None
         self._gate: AdmissionGate | None = None
 

@@ -44,7 +44,8 @@ class Completion:
     model: str
     finish_reason: str
     """``stop`` where the model ended its turn, ``length`` where max_tokens did, ``stop_text`` where
-    one of `Request.stop` did (servers call that ``stop`` too)."""
+    one of `Request.stop` did (servers call that ``stop`` too); ``refusal`` or ``content_filter``
+    where a server answered with no text for that reason."""
     prompt_tokens: int
     cached_tokens: int
     """Prompt tokens that the engine served from its prefix cache."""
@@ -58,6 +59,8 @@ class Completion:
     choice_logprobs: dict[str, float] = field(default_factory=dict)
     """Choice -> natural log of its probability among the choices (they sum to 1); empty if none of
     them is among a server's likeliest answers."""
+    with_logprobs: bool = True
+    """False where a server gives no log-probs at all, whatever it answers."""
     reasoning: str = ""
     """What the model thought before it spoke; nobody in the conversation reads it."""
     replaced: int = 0
@@ -92,6 +95,7 @@ class Engine(Protocol):
 
         Raises:
             EngineError: this call failed; another try may work.
+            WorldFault: no call can work for now, or until somebody sees to it.
             EngineDied: no call can work any more.
         """
         ...

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import itertools
-import json
 import math
 import os
 import time
@@ -12,22 +12,43 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from aloe.config import OpenAIModel
 from aloe.engines import backoff
 from aloe.engines.base import Completion, Load, Request
 from aloe.engines.gate import Gate
+from aloe.engines.openai_answers import Complained, NoAnswer, Said, read_answer
+from aloe.engines.openai_faults import Complaint, Verdict, complaint_in, refused_parameter, verdict
+from aloe.engines.openai_parameters import (
+    body_of,
+    first_habits,
+    learned,
+    sent_parameters,
+)
+from aloe.engines.permits import Permits
 from aloe.engines.price import cost_usd
-from aloe.errors import EngineError, MalformedAnswer, UserError
+from aloe.errors import EngineError, MalformedAnswer, UserError, WorldFault
+from aloe.progress import say
 
 if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletion
+    from openai import APIStatusError
 
-_TOP_LOGPROBS = 20  # the protocol's upper bound
-_BUSY = (429, 503)
+_EMPTY_ANSWERS = 5
+"""Answers without a message after which a call is given up: it may be its prompt."""
+_WELL_WITHIN = 0.25
+"""Share of ``deadline_s`` within which other calls were answered where a server is well."""
+_CHARACTERS_PER_TOKEN = 4
 _JITTER = wait_random_exponential(multiplier=0.5, max=30)
 """Seconds before the next attempt: anything up to 0.5, 1, 2, ... 30."""
+
+
+class _Again(Exception):
+    """An attempt failed, and the same call may be answered later."""
+
+    def __init__(self, cause: str, busy: bool = False, retry_after: float = 0.0) -> None:
+        super().__init__(cause)
+        self.busy, self.retry_after = busy, retry_after
 
 
 @dataclass
@@ -37,22 +58,35 @@ class _Call:
     number: int
     begun_at: float = math.inf
     """When the first attempt was sent: time in the queue before it is not the server's."""
-    cause: Exception | None = None
+    empty: int = 0
+    """Attempts that brought an answer without a message."""
+    cause: _Again | None = None
     """Why the last attempt failed."""
 
 
 class OpenAIEngine:
     """Calls one server, with at most ``max_concurrency`` calls in flight.
 
-    While the server says that it is busy there are fewer, see `aloe.engines.backoff`.
+    While the server says that it is busy there are fewer, see `aloe.engines.backoff`. What it does
+    not take is left out from then on, see `aloe.engines.openai_parameters`.
     """
 
-    def __init__(self, name: str, model: OpenAIModel) -> None:
+    def __init__(self, name: str, model: OpenAIModel, most_requests: float = math.inf) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            most_requests: no more are sent in all, whatever they are for.
+        """
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         self._name, self._model = name, model
         self._gate = Gate(backoff.begin(model.max_concurrency))
+        self._permits = Permits(model)
         self._numbers = itertools.count()
+        self._most_requests, self.requests = most_requests, 0
+        self._answered_at = -math.inf
+        self.habits = first_habits(model)
+        """What the server takes, as far as it is known."""
         # Attempts and their time are counted here: the client's own timeout starts anew with each
         # byte that arrives.
         self._client = AsyncOpenAI(
@@ -60,8 +94,9 @@ class OpenAIEngine:
             api_key=_key(model),
             timeout=None,
             max_retries=0,
+            default_headers=_headers(model),
             # The one it makes itself closes in whatever event loop runs when it is collected.
-            http_client=DefaultAsyncHttpxClient(),
+            http_client=DefaultAsyncHttpxClient(trust_env=not is_loopback(model.base_url)),
         )
 
     async def complete(self, request: Request) -> Completion:
@@ -69,25 +104,25 @@ class OpenAIEngine:
 
         ``choice_logprobs`` is empty where no choice is among the likeliest answers: such an answer
         is paid for too, and counts.
+
+        Raises:
+            EngineError: this call cannot be answered; others can.
+            WorldFault: no call can be answered, for now or for good.
         """
+        if request.choices and "logprobs" in self.habits.without:
+            return self._unasked()
         call = _Call(next(self._numbers))
         attempts = AsyncRetrying(
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception_type(_Again),
             wait=_pause,
             stop=lambda state: self._too_late(call, time.monotonic() + state.upcoming_sleep),
             reraise=True,
         )
         try:
-            answer: ChatCompletion = await attempts(self._attempt, call, self._body(request))
-        except _failures() as error:
-            if getattr(error, "status_code", None) in (401, 403):
-                # Not the server's words: they may repeat parts of the key.
-                raise EngineError(
-                    f"{self._name}: {self._model.base_url} refuses the key in "
-                    f"{self._model.api_key_env}"
-                ) from None
-            raise EngineError(self._message(call, error)) from error
-        return self._read(answer, request, time.monotonic() - call.begun_at)
+            said: Said = await attempts(self._attempt, call, request)
+        except _Again as cause:
+            raise self._given_up(call, cause) from cause.__cause__
+        return self._completion(said, request, time.monotonic() - call.begun_at)
 
     def load(self) -> Load:
         return Load(self._gate.inside, self._gate.waiting, self._gate.bound.limit)
@@ -95,110 +130,175 @@ class OpenAIEngine:
     def release(self, conversation: str) -> None:
         return None  # the server's cache is its own
 
-    async def _attempt(self, call: _Call, body: dict[str, Any]) -> ChatCompletion:
+    async def _attempt(self, call: _Call, request: Request) -> Said:
         """Wait for a slot, send, and keep what the outcome says about the server."""
         gate = self._gate
-        async with gate.slot(call.number):
+        async with gate.slot(call.number), self._permits.permit(_most_tokens(request)) as permit:
             sent_at = time.monotonic()
             if call.cause and self._too_late(call, sent_at):
                 raise call.cause  # the wait for a slot took what was left
             call.begun_at = min(call.begun_at, sent_at)
             try:
-                async with asyncio.timeout(self._model.timeout_s):
-                    answer = await self._client.chat.completions.create(**body)
-            except _failures() as error:
-                call.cause = error
-                if isinstance(error, TimeoutError) or getattr(error, "status_code", 0) in _BUSY:
+                said = await self._send(call, request)
+            except _Again as cause:
+                call.cause = cause
+                if cause.busy:
                     gate.bound = backoff.busy(gate.bound, sent_at, time.monotonic())
+                if 0 < cause.retry_after < self._model.deadline_s:
+                    await self._permits.hush(cause.retry_after)
                 raise
+            permit.spent = said.prompt_tokens + said.completion_tokens
             gate.bound = backoff.answered(gate.bound, sent_at, gate.inside)
-            return answer
+            self._answered_at = time.monotonic()
+            return said
+
+    async def _send(self, call: _Call, request: Request) -> Said:
+        """One attempt; it is sent anew, a few times, without what the server does not take."""
+        while True:
+            body = body_of(request, self._model, self.habits)
+            try:
+                async with asyncio.timeout(self._model.timeout_s):
+                    return read_answer(await self._post(body))
+            except TimeoutError:
+                limit = f"no answer within timeout_s {self._model.timeout_s:g}"
+                raise _Again(limit, busy=True) from None
+            except NoAnswer as none:
+                call.empty += none.items
+                if call.empty >= _EMPTY_ANSWERS:
+                    raise MalformedAnswer(f"{self._name}: {none}") from none
+                raise _Again(str(none)) from none
+            except Complained as error:
+                self._judge(error, error.complaint, request, body)
+            except _failures() as error:
+                status = getattr(error, "status_code", None)
+                if status is None:
+                    raise _Again(_told(error)) from error
+                asked = error.response.headers.get("retry-after", "")
+                wait = backoff.seconds_to_wait(asked, time.time())
+                complaint = complaint_in(status, _body(error))
+                self._judge(error, complaint, request, body, wait)
+
+    async def _post(self, body: dict[str, Any]) -> bytes:
+        import httpx
+
+        if self.requests >= self._most_requests:
+            raise WorldFault(
+                f"{self._name}: no answer that can be used in {self.requests} requests", passes=True
+            )
+        self.requests += 1
+        response = await self._client.post("/chat/completions", body=body, cast_to=httpx.Response)
+        return response.content
+
+    def _judge(
+        self,
+        error: Exception,
+        complaint: Complaint,
+        request: Request,
+        body: dict[str, Any],
+        retry_after: float = 0.0,
+    ) -> None:
+        """Raise what a refusal is; return where another body may be taken."""
+        sent = sent_parameters(body, self._model)
+        match verdict(complaint, sent):
+            case Verdict.PARAMETER:
+                name = refused_parameter(complaint, sent) or ""
+                self._learn(name, complaint.message, request, body)
+            case Verdict.AGAIN:
+                busy = complaint.status in (429, 503)
+                raise _Again(_told(error), busy, retry_after) from error
+            case Verdict.ITEM:
+                raise EngineError(f"{self._name}: {_told(error)}") from error
+            case Verdict.KEY:
+                # Not the server's words: they may repeat parts of the key.
+                raise WorldFault(
+                    f"{self._name}: {self._model.base_url} refuses the key in "
+                    f"{self._model.api_key_env}",
+                    passes=False,
+                ) from None
+            case Verdict.WORLD:
+                raise WorldFault(f"{self._name}: {_told(error)}", passes=False) from error
+
+    def _learn(self, name: str, message: str, request: Request, body: dict[str, Any]) -> None:
+        """Leave out what was refused, unless another call has found out meanwhile."""
+        if body != body_of(request, self._model, self.habits):
+            return
+        self.habits, told = learned(self.habits, name)
+        say(
+            f"{self._name}: the server does not take {name} ({message[:120]!r}): {told}",
+            model=self._name,
+            parameter=name,
+        )
 
     def _too_late(self, call: _Call, at: float) -> bool:
         return at - call.begun_at >= self._model.deadline_s
 
-    def _message(self, call: _Call, error: Exception) -> str:
-        cause = f"{type(error).__name__}: {error}"
-        if isinstance(error, TimeoutError):
-            cause = f"no answer within timeout_s {self._model.timeout_s:g}"
-        elif error.__cause__:
-            cause += f" ({error.__cause__})"
-        if not _may_pass(error):
-            return f"{self._name}: {cause}"
-        spent = time.monotonic() - call.begun_at
-        limit = f"deadline_s {self._model.deadline_s:g}"
-        return f"{self._name}: given up after {spent:.1f} s ({limit}); last cause: {cause}"
+    def _given_up(self, call: _Call, cause: _Again) -> Exception:
+        """The fault of a call whose time is up: the item's where others are answered."""
+        now = time.monotonic()
+        message = (
+            f"{self._name}: given up after {now - call.begun_at:.1f} s "
+            f"(deadline_s {self._model.deadline_s:g}); last cause: {cause}"
+        )
+        well = now - self._answered_at < _WELL_WITHIN * self._model.deadline_s
+        if well and not cause.busy:
+            return EngineError(message)
+        return WorldFault(message, passes=True)
 
-    def _body(self, request: Request) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "model": self._model.model,
-            "messages": request.messages,
-            "max_completion_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "seed": request.seed,
-        }
-        if request.choices:
-            body |= {
-                "max_completion_tokens": 1,
-                "temperature": 0,
-                "logprobs": True,
-                "top_logprobs": _TOP_LOGPROBS,
-            }
-        elif request.json_schema is not None:
-            schema = {"name": "answer", "schema": dict(request.json_schema)}
-            native = {"type": "json_schema", "json_schema": schema}
-            body["response_format"] = (
-                native if self._model.native_schema else {"type": "json_object"}
-            )
-        return body
+    def _unasked(self) -> Completion:
+        """What a choice comes to where the server gives no log-probs: no call is made."""
+        return Completion("", self._name, "stop", 0, 0, 0, 0.0, with_logprobs=False)
 
-    def _read(self, answer: ChatCompletion, request: Request, seconds: float) -> Completion:
-        if not getattr(answer, "choices", None):  # a proxy's HTML page is no completion either
-            raise MalformedAnswer(f"{self._name}: the server sent no choice")
-        choice, usage = answer.choices[0], answer.usage
-        details = usage.prompt_tokens_details if usage else None
-        prompt_tokens = usage.prompt_tokens if usage else 0
-        cached_tokens = (details.cached_tokens or 0) if details else 0
-        completion_tokens = usage.completion_tokens if usage else 0
+    def _completion(self, said: Said, request: Request, seconds: float) -> Completion:
         logprobs: dict[str, float] = {}
-        if request.choices:
-            content = choice.logprobs.content if choice.logprobs else None
-            top = content[0].top_logprobs if content else []
-            logprobs = _choice_logprobs([(t.token, t.logprob) for t in top], request.choices)
+        text, end = _cut(said.text, said.finish_reason, request.stop)
+        if request.choices and said.top is not None:
+            logprobs = choice_logprobs(said.top, request.choices)
+        spent = (said.prompt_tokens, said.cached_tokens, said.completion_tokens)
         return Completion(
-            text=max(logprobs, key=logprobs.__getitem__)
-            if logprobs
-            else choice.message.content or "",
+            text=max(logprobs, key=logprobs.__getitem__) if logprobs else text,
             model=self._name,
-            finish_reason=choice.finish_reason,
-            prompt_tokens=prompt_tokens,
-            cached_tokens=cached_tokens,
-            completion_tokens=completion_tokens,
+            finish_reason=end,
+            prompt_tokens=said.prompt_tokens,
+            cached_tokens=said.cached_tokens,
+            completion_tokens=said.completion_tokens,
             seconds=seconds,
-            cost_usd=cost_usd(self._model.price, prompt_tokens, cached_tokens, completion_tokens),
+            cost_usd=cost_usd(self._model.price, *spent),
             choice_logprobs=logprobs,
+            with_logprobs=said.top is not None,
+            reasoning=said.reasoning,
+            replaced=said.replaced,
         )
 
     def close(self) -> None:
         return None  # its connections end with the process
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    """What an attempt may raise; the client lets a broken JSON body through as it is."""
+def _cut(text: str, end: str, stop: tuple[str, ...]) -> tuple[str, str]:
+    """The text before the first of ``stop``: not every server applies it, or takes it away."""
+    places = [place for word in stop if (place := text.find(word)) >= 0]
+    return (text[: min(places)], "stop") if places else (text, end)
+
+
+def _most_tokens(request: Request) -> int:
+    characters = sum(len(message["content"]) for message in request.messages)
+    return characters // _CHARACTERS_PER_TOKEN + (1 if request.choices else request.max_tokens)
+
+
+def _failures() -> tuple[type[Any], ...]:
+    """What the client raises."""
     from openai import APIError
 
-    return APIError, TimeoutError, json.JSONDecodeError
+    return (APIError,)
 
 
-def _may_pass(error: BaseException) -> bool:
-    """Whether the same call may be answered later."""
-    from openai import APIConnectionError, APIStatusError
+def _body(error: APIStatusError) -> Any:
+    """The body of a refusal: the client gives only its ``error`` where there is one."""
+    return error.body if error.body is not None else error.response.text
 
-    if isinstance(error, APIStatusError):
-        spent = error.code == "insufficient_quota"  # sent with 429, but waiting does not pay
-        return (error.status_code == 429 and not spent) or error.status_code >= 500
-    return isinstance(error, APIConnectionError | TimeoutError)
+
+def _told(error: Exception) -> str:
+    cause = f"{type(error).__name__}: {error}"
+    return f"{cause} ({error.__cause__})" if error.__cause__ else cause
 
 
 def _pause(state: RetryCallState) -> float:
@@ -207,25 +307,29 @@ def _pause(state: RetryCallState) -> float:
     The jitter is added to what the server asks for, as it asks the same of every call.
     """
     error = state.outcome.exception() if state.outcome else None
-    response = getattr(error, "response", None)
-    asked = response.headers.get("retry-after", "") if response is not None else ""
-    return backoff.seconds_to_wait(asked, time.time()) + _JITTER(state)
+    asked = error.retry_after if isinstance(error, _Again) else 0.0
+    return asked + _JITTER(state)
 
 
-def _choice_logprobs(top: list[tuple[str, float]], choices: tuple[str, ...]) -> dict[str, float]:
+def choice_logprobs(
+    top: tuple[tuple[str, float], ...], choices: tuple[str, ...]
+) -> dict[str, float]:
     """Log-probs among the choices, from the likeliest tokens; empty if none of them is a choice.
 
-    A choice that is not among the likeliest tokens gets the least probability seen there, its
-    upper bound.
+    A choice that is not among the likeliest tokens has at most the least probability seen there,
+    and at most an even share of what all of them leave over.
     """
     mass = dict.fromkeys(choices, 0.0)
     for token, logprob in top:
         if token.strip() in mass:
             mass[token.strip()] += math.exp(logprob)
-    if not any(mass.values()):
+    missing = [choice for choice, value in mass.items() if not value]
+    if len(missing) == len(mass):
         return {}
-    floor = math.exp(min(logprob for _, logprob in top))
-    mass = {choice: value or floor for choice, value in mass.items()}
+    seen = [math.exp(logprob) for _, logprob in top]
+    left_over = max(0.0, 1.0 - sum(seen))
+    for choice in missing:
+        mass[choice] = min(min(seen), left_over / len(missing))
     total = sum(mass.values())
     return {choice: math.log(max(value, 1e-30) / total) for choice, value in mass.items()}
 
@@ -236,27 +340,69 @@ def check_server(model: OpenAIModel) -> None:
     Raises:
         UserError: no key in the environment, nobody answers, or the key is refused.
     """
-    from openai import APIConnectionError, APIStatusError, OpenAI
+    list_models(model)
+
+
+def list_models(model: OpenAIModel) -> list[str]:
+    """Names of the server's models; empty where it does not tell them.
+
+    Raises:
+        UserError: see `check_server`.
+    """
+    import httpx
+    from openai import APIConnectionError, APIStatusError, DefaultHttpxClient, OpenAI
 
     where = f"model at {model.base_url}"
-    client = OpenAI(base_url=model.base_url, api_key=_key(model), timeout=3, max_retries=0)
+    with OpenAI(
+        base_url=model.base_url,
+        api_key=_key(model),
+        timeout=3,
+        max_retries=0,
+        default_headers=_headers(model),
+        http_client=DefaultHttpxClient(trust_env=not is_loopback(model.base_url)),
+    ) as client:
+        try:
+            body = client.get("/models", cast_to=httpx.Response).json()
+        except APIConnectionError as error:
+            raise UserError(f"{where}: cannot be reached ({error.__cause__ or error})") from error
+        except APIStatusError as error:
+            if error.status_code in (401, 403):
+                raise UserError(f"{where}: refuses the key in {model.api_key_env}") from error
+            return []  # some servers have no such route: they answer, which is all that is asked
+        except ValueError:
+            return []
+    listed = body.get("data") if isinstance(body, dict) else body
+    entries = listed if isinstance(listed, list) else []
+    return [str(entry["id"]) for entry in entries if isinstance(entry, dict) and entry.get("id")]
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a server is on this machine: no proxy stands between, whatever the environment."""
+    host = (urllib.parse.urlsplit(url).hostname or "").lower()
     try:
-        client.models.list()
-    except APIConnectionError as error:
-        raise UserError(f"{where}: cannot be reached ({error.__cause__ or error})") from error
-    except APIStatusError as error:
-        if error.status_code in (401, 403):
-            raise UserError(f"{where}: refuses the key in {model.api_key_env}") from error
-        # Some servers have no such route: they answer, which is all that is asked here.
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _key(model: OpenAIModel) -> str:
     key = os.environ.get(model.api_key_env)
     if key:
         return key
-    host = urllib.parse.urlsplit(model.base_url).hostname or ""
-    if host in ("127.0.0.1", "localhost", "::1"):
+    if is_loopback(model.base_url):
         return "none"  # servers on this machine rarely want one
     raise UserError(
         f"environment variable {model.api_key_env}: expected the key for {model.base_url}"
     )
+
+
+def _headers(model: OpenAIModel) -> dict[str, str]:
+    """``extra_headers``, with values from the environment."""
+    found = {}
+    for name, value in model.extra_headers.items():
+        found[name] = os.environ.get(value[1:], "") if value.startswith("$") else value
+        if not found[name]:
+            raise UserError(
+                f"environment variable {value[1:]}: expected the header {name} for {model.base_url}"
+            )
+    return found

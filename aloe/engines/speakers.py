@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from aloe.config import (
     ActorPool,
+    JudgeConfig,
     ModelConfig,
     OpenAIModel,
     ScriptedModel,
@@ -14,6 +15,7 @@ from aloe.config import (
     VllmModel,
 )
 from aloe.engines.base import Engine, Load
+from aloe.engines.judging import Judge
 from aloe.engines.pool import PooledEngine, Pools
 from aloe.engines.start import start_engine
 
@@ -25,13 +27,21 @@ class Speakers:
     there already.
     """
 
-    def __init__(self, models: Mapping[str, ModelConfig], pools: Pools | None = None) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, ModelConfig],
+        pools: Pools | None = None,
+        judge: JudgeConfig | None = None,
+    ) -> None:
         """Start nothing yet.
 
         Args:
             pools: engines outside this process, see `aloe.engines.pool.open_pools`.
+            judge: how a judge's choices get probabilities.
         """
         self._models, self._pools = dict(models), pools or {}
+        self._judge = judge or JudgeConfig()
+        self._judges: dict[str, Judge] = {}
         self._engines: dict[ModelConfig, asyncio.Future[Engine]] = {}
 
     async def get(self, name: str) -> Engine:
@@ -51,7 +61,13 @@ class Speakers:
 
     async def of_roles(self, roles: Mapping[str, str]) -> dict[str, Engine]:
         """Engine by role, from model name by role."""
-        return {role: await self.get(name) for role, name in roles.items()}
+        engines = {role: await self.get(name) for role, name in roles.items()}
+        name = roles.get("judge")
+        if name is not None and isinstance(self._models[name], OpenAIModel | VllmModel):
+            if name not in self._judges:
+                self._judges[name] = Judge(engines["judge"], self._judge)
+            engines["judge"] = self._judges[name]
+        return engines
 
     async def _start(self, name: str, model: ModelConfig) -> Engine:
         if name in self._pools:

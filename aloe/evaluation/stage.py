@@ -103,6 +103,7 @@ def _settings(config: Config, store: Store) -> Row:
         "judge": speaker_settings(config.models[config.roles.judge]),
         "policies": policies,
         "prompts": [prompts_version("dialogue/prompts"), prompts_version("evaluation/prompts")],
+        **config.judge.settings(),
     }
 
 

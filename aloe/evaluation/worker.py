@@ -24,7 +24,7 @@ class CaseWorker(EngineWorker):
     ) -> None:
         self._config, self._store, self._policy = config, store, policy
         self._roles, models = cast_of(config, store, policy)
-        super().__init__(models, pools, config.evaluation.actors, board)
+        super().__init__(models, pools, config.evaluation.actors, board, config.judge)
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         row: dict[str, Any] = {key: str(values[0]) for key, values in batch.items()}

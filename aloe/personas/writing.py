@@ -14,6 +14,7 @@ from aloe.errors import CallFailed, MalformedAnswer
 from aloe.personas.lexicon import Kind, off_topic
 from aloe.personas.openings import draw_openings, guided_sentences, openings_of
 from aloe.roles import ask
+from aloe.roles.json_text import object_in
 from aloe.roles.prompts import render
 from aloe.schema import derive_seed
 
@@ -142,8 +143,8 @@ def read_candidates(kind: Kind, completion: Completion) -> list[Candidate]:
         MalformedAnswer: the answer is not the JSON object that was asked for.
     """
     try:
-        found = json.loads(completion.text)[_PLURAL[kind]]
-    except (ValueError, KeyError, TypeError) as error:
+        found = object_in(completion.text, [_PLURAL[kind]])[_PLURAL[kind]]
+    except ValueError as error:
         raise MalformedAnswer(f"writer: not the JSON asked for: {completion.text!r:.80}") from error
     if not isinstance(found, list) or not found:
         raise MalformedAnswer(f"writer: no {_PLURAL[kind]} in the answer: {completion.text!r:.80}")

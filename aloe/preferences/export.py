@@ -60,7 +60,8 @@ def published_conversation(tree: list[Node]) -> dict[str, Any]:
             "user": view.user["text"],
             "assistant": {
                 "preferred": view.preferred["text"],
-                "rejected": view.rejected["text"],
+                # A tie prefers nothing: both are what the conversation goes on with.
+                "rejected": (view.preferred if view.tie else view.rejected)["text"],
             },
             "chosen": "preferred" if view.preferred["on_spine"] else "rejected",
             "inferred_profile": view.user["induced_profile"] or "None",

@@ -9,7 +9,7 @@ from typing import Any
 
 from aloe.engines import Message
 from aloe.errors import UserError
-from aloe.roles import policy_messages
+from aloe.roles import is_even, policy_messages
 from aloe.schema import NODES, stable_id
 from aloe.storage import Store
 from aloe.storage.tables import read_parts
@@ -30,6 +30,9 @@ class TurnView:
     """Which of the turn's pairs of replies this is, from 0."""
     preferred: Node
     rejected: Node
+    tie: bool = False
+    """Neither is preferred: there is no pair in it, and nothing to learn. ``preferred`` is then the
+    one that the conversation goes on with, or the first."""
 
     @property
     def on_spine(self) -> bool:
@@ -61,7 +64,8 @@ def walk(tree: list[Node]) -> Iterator[TurnView]:
         tree: all nodes of one tree, in order of branches.
 
     Raises:
-        UserError: of two replies that were judged together not exactly one is preferred.
+        UserError: of two replies that were judged together both are preferred, or neither although
+            they are not even.
     """
     replies: dict[str, list[Node]] = {}
     for node in tree:
@@ -77,6 +81,10 @@ def walk(tree: list[Node]) -> Iterator[TurnView]:
         for sample, pair in sorted(judged.items()):
             preferred = [node for node in pair if node["preferred"]]
             rejected = [node for node in pair if not node["preferred"]]
+            if len(rejected) == 2 and all(is_even(node["judge_probability"]) for node in pair):
+                best, other = sorted(pair, key=lambda node: not node["on_spine"])
+                yield TurnView(heard, user, sample, best, other, tie=True)
+                continue
             if len(preferred) != 1 or len(rejected) != 1:
                 raise UserError(
                     f"tree {user['tree_id']}, node {user['node_id']}, sample {sample}: "

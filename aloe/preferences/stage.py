@@ -22,9 +22,10 @@ def build_preferences(config: Config, store: Store) -> Manifest:
     """Write ``sft.parquet``, ``pairs.parquet`` and ``prompts.parquet``, in order of the trees.
 
     Every node with sibling replies gives its pairs and its preferred replies, on the spine and off
-    it. Identical replies make no pair. SFT learns the preferred reply of every comparison, or with
-    ``sft_rows: pairs`` of those that make a pair; with ``sft_min_met`` only those of them that meet
-    enough of what a program can check. The split of a row is its persona's.
+    it. Identical replies make no pair, a tie makes neither pair nor row. SFT learns the preferred
+    reply of every comparison, or with ``sft_rows: pairs`` of those that make a pair; with
+    ``sft_min_met`` only those of them that meet enough of what a program can check. The split of a
+    row is its persona's.
 
     Raises:
         StageFailed: no pair or no SFT row is left to train on or to validate with.
@@ -45,7 +46,7 @@ def build_preferences(config: Config, store: Store) -> Manifest:
 def _write(config: PreferencesConfig, store: Store) -> dict[str, int]:
     """Counts of what was written, one part of the trees after the other."""
     # Zeros stand in the manifest too.
-    counts = Counter(turns=0, comparisons=0, sft_rows=0, pairs=0, pairs_guided_preferred=0)
+    counts = Counter(turns=0, comparisons=0, ties=0, sft_rows=0, pairs=0, pairs_guided_preferred=0)
     splits = Counter(train=0, validation=0)
     sft_splits = Counter(train=0, validation=0)
     with (
@@ -54,16 +55,18 @@ def _write(config: PreferencesConfig, store: Store) -> dict[str, int]:
         new_table(store, f"{STAGE}/prompts.parquet", PROMPTS) as add_prompts,
     ):
         for tree in read_trees(store):
-            turns = list(walk(tree))
+            every = list(walk(tree))
+            turns = [turn for turn in every if not turn.tie]
             kept = [turn for turn in turns if _is_pair(turn, config)]
             pairs = [pair_row(turn) for turn in kept]
             compared = kept if config.sft_rows == "pairs" else turns
             learned = [sft_row(turn) for turn in compared if _is_exemplary(turn, config)]
             add_sft(learned)
             add_pairs(pairs)
-            add_prompts([prompt_row(turns[0])])
-            counts["turns"] += len({turn.user["node_id"] for turn in turns})
-            counts["comparisons"] += len(turns)
+            add_prompts([prompt_row(every[0])])
+            counts["turns"] += len({turn.user["node_id"] for turn in every})
+            counts["comparisons"] += len(every)
+            counts["ties"] += len(every) - len(turns)
             counts["sft_rows"] += len(learned)
             counts["pairs"] += len(pairs)
             counts["pairs_guided_preferred"] += sum(

@@ -45,6 +45,8 @@ class Turn:
     """Pairs of a guided and an unguided reply that were judged."""
     agreements: int
     """Those of them in which the judge preferred the same reply in both orders."""
+    ties: int
+    """Those of them in which it preferred neither, on average."""
     replies: list[Reply]
     """The one that the dialogue goes on with, one that branches off, then leaves."""
     aside: list[Turn] = field(default_factory=list)
@@ -153,6 +155,7 @@ def _turn(branch: int, branches: dict[int, list[Node]], aside: list[Turn] | None
         calls=user["calls"],
         comparisons=len(guided),
         agreements=sum(node["judge_agrees"] for node in guided),
+        ties=len(guided) - sum(reply.preferred for reply in replies),
         replies=sorted(replies, key=lambda reply: places.index(reply.place)),
         aside=aside or [],
     )

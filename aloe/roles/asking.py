@@ -10,7 +10,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_af
 
 from aloe.engines import Completion, Engine, Request
 from aloe.engines.base import Load
-from aloe.errors import CallFailed, EngineError, ThoughtOnly
+from aloe.errors import CallFailed, EngineError, MalformedAnswer, ThoughtOnly
 from aloe.schema import USAGE_FIELDS, derive_seed
 
 T = TypeVar("T")
@@ -75,6 +75,7 @@ async def ask(
 
     Raises:
         CallFailed: no try was understood. Carries the tokens spent.
+        WorldFault: no try can be; it counts as none.
     """
     call = unanswered(role)
     try:
@@ -87,6 +88,7 @@ async def ask(
                     _attempt(request, call["tries"], derive_seed(seed, role, call["tries"]))
                 )
                 _spend(call, completion)
+                _require_said(completion)
                 try:
                     return Answer(read(completion), call, completion.reasoning)
                 except ThoughtOnly:
@@ -120,6 +122,11 @@ def _attempt(request: Request, number: int, seed: int) -> Request:
         return replace(request, seed=seed)
     # The greedy answer that could not be read would come again, whatever the seed.
     return replace(request, seed=seed, temperature=_SECOND_TEMPERATURE)
+
+
+def _require_said(completion: Completion) -> None:
+    if completion.finish_reason in ("refusal", "content_filter"):
+        raise MalformedAnswer(f"{completion.model}: no answer ({completion.finish_reason})")
 
 
 def _spend(call: dict[str, Any], completion: Completion) -> None:

@@ -6,7 +6,6 @@ their end, and guided and unguided replies share everything up to the hint.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from aloe.config import Sampling
 from aloe.engines import Completion, Engine, Message, Request
 from aloe.errors import MalformedAnswer, ThoughtOnly
 from aloe.roles.asking import Answer, ask
+from aloe.roles.json_text import object_in
 from aloe.roles.prompts import render
 from aloe.roles.text import user_message
 from aloe.roles.verifiable import share_met
@@ -24,16 +24,19 @@ MAX_SENTENCES = 3
 """Longest message of a user (paper section 3)."""
 
 _PREFERENCE = ("1", "2")
+_EVEN = 1e-6
+"""Distance from 1/2 within which a probability is a tie: shares and exact judges round."""
 _RATING = ("1", "2", "3", "4", "5")
 _FACTS: dict[str, Any] = {
     "type": "array",
     "items": {"type": "string", "minLength": 3, "maxLength": 80},
     "maxItems": 4,
 }
+_NOTED = ("profile", "personality")
 INDUCTION_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"profile": _FACTS, "personality": _FACTS},
-    "required": ["profile", "personality"],
+    "required": list(_NOTED),
     "additionalProperties": False,
 }
 
@@ -87,8 +90,23 @@ class Preference:
 
     @property
     def agrees(self) -> bool:
-        """Whether both orders prefer the same reply."""
-        return (self.guided_first > 0.5) == (self.guided_second > 0.5)
+        """Whether both orders prefer the same reply; an order that prefers none does not."""
+        first, second = map(_preferred, (self.guided_first, self.guided_second))
+        return first is not None and first == second
+
+    @property
+    def guided_preferred(self) -> bool | None:
+        """Which reply both orders prefer on average; None if neither."""
+        return _preferred(self.guided)
+
+
+def is_even(probability: float) -> bool:
+    """Whether a probability says that neither of two is preferred."""
+    return abs(probability - 0.5) < _EVEN
+
+
+def _preferred(probability: float) -> bool | None:
+    return None if is_even(probability) else probability > 0.5
 
 
 def policy_messages(history: Sequence[Message], hint: Induced | None = None) -> list[Message]:
@@ -250,13 +268,16 @@ def _probabilities(completion: Completion) -> list[float]:
 
 def _induced(completion: Completion) -> Induced:
     try:
-        value = json.loads(completion.text)
-        facts = {
-            key: "; ".join(dict.fromkeys(text.strip() for text in value[key] if text.strip()))
-            for key in ("profile", "personality")
-        }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        value = object_in(completion.text, _NOTED)
+        facts = {key: _facts(value[key]) for key in _NOTED}
+    except (ValueError, TypeError, AttributeError) as error:
         raise MalformedAnswer(
             f"inducer: not the JSON asked for: {completion.text!r:.80}"
         ) from error
     return Induced(facts["profile"] or None, facts["personality"] or None)
+
+
+def _facts(noted: Any) -> str:
+    """A list of facts as one text; without a schema some write a single fact, or null."""
+    facts = [noted] if isinstance(noted, str) else noted or []
+    return "; ".join(dict.fromkeys(text.strip() for text in facts if text.strip()))

@@ -19,7 +19,7 @@ from aloe.dialogue.tree import TreeSeed, grow_tree
 from aloe.engines import Completion, Request
 from aloe.engines.openai import OpenAIEngine, check_server
 from aloe.engines.price import cost_usd
-from aloe.errors import CallFailed, EngineError
+from aloe.errors import CallFailed, EngineError, MalformedAnswer, WorldFault
 from aloe.roles import Persona, prefer
 from aloe.roles.asking import ask
 from aloe.roles.speak import INDUCTION_SCHEMA
@@ -55,10 +55,10 @@ def say(server: ChatServer, *texts: str, **settings) -> list[Completion | BaseEx
     return asyncio.run(talk())
 
 
-def fail(server: ChatServer, **settings) -> EngineError:
+def fail(server: ChatServer, kind: type[Exception] = WorldFault, **settings) -> Exception:
     """The error of a single call."""
     [error] = say(server, "hello", **settings)
-    assert isinstance(error, EngineError), error
+    assert isinstance(error, kind), error
     return error
 
 
@@ -120,12 +120,15 @@ def test_a_call_comes_back_no_sooner_than_the_server_asks(date):
         Reply(429),
         Reply(500),
         Reply(502, body="<html>bad gateway</html>"),
+        Reply(body="<html>busy</html>"),
+        Reply(body='{"error": {"message": "Provider returned error", "code": 429}}'),
+        Reply(body='{"choices": []}'),
         Reply(503),
         Reply(drop=True),
         Reply(seconds=0.8),
         Reply(seconds=0.8, drip=True),
     ],
-    ids=["429", "500", "502", "503", "drop", "slow", "drip"],
+    ids=["429", "500", "502", "html", "error", "empty", "503", "drop", "slow", "drip"],
 )
 def test_trouble_that_passes_costs_attempts_but_no_answer(trouble):
     with ChatServer(lambda post: trouble if post.attempt <= 2 else OK).running() as server:
@@ -135,21 +138,54 @@ def test_trouble_that_passes_costs_attempts_but_no_answer(trouble):
 
 
 @pytest.mark.parametrize(
-    ("reply", "cause"),
+    ("reply", "kind", "cause"),
     [
-        (Reply(400), "BadRequestError"),
-        (Reply(404), "NotFoundError"),
-        (Reply(422), "UnprocessableEntityError"),
-        (Reply(429, body=json.dumps({"error": QUOTA})), "You exceeded your quota"),
-        (Reply(body="<html>"), "JSONDecodeError"),
-        (Reply(body='{"choices": []}'), "no choice"),
+        (Reply(400), EngineError, "BadRequestError"),
+        (Reply(404), WorldFault, "NotFoundError"),
+        (Reply(422), EngineError, "UnprocessableEntityError"),
+        (Reply(429, body=json.dumps({"error": QUOTA})), WorldFault, "You exceeded your quota"),
+        (Reply(body=json.dumps({"error": QUOTA})), WorldFault, "You exceeded your quota"),
     ],
-    ids=["400", "404", "422", "quota", "html", "empty"],
+    ids=["400", "404", "422", "quota", "quota with status 200"],
 )
-def test_what_waiting_does_not_mend_is_not_sent_again(reply, cause):
+def test_what_waiting_does_not_mend_is_not_sent_again(reply, kind, cause):
     with ChatServer(lambda post: reply).running() as server:
-        assert cause in str(fail(server))
+        error = fail(server, kind)
+    assert cause in str(error)
+    assert not getattr(error, "passes", False)
     assert len(server.posts) == 1
+
+
+def test_a_call_that_brings_no_message_is_given_up_and_not_the_server():
+    empty = Reply(body='{"choices": []}')
+
+    def script(post: Post) -> Reply:
+        return empty if post.text == "hello" else OK
+
+    with ChatServer(script).running() as server:
+        error = fail(server, MalformedAnswer)
+        assert len(server.posts) == 5
+        [answer] = say(server, "other")
+    assert "no choice" in str(error)
+    assert answer.text == "other"
+
+
+def test_a_call_that_breaks_the_server_while_others_are_answered_is_its_own_fault():
+    async def talk(server: ChatServer):
+        engine = OpenAIEngine("remote", model_at(server, deadline_s=2))
+        poison = asyncio.create_task(engine.complete(chat("poison")))
+        while not poison.done():
+            await engine.complete(chat("other"))
+            await asyncio.sleep(0.05)
+        return poison.exception()
+
+    def script(post: Post) -> Reply:
+        return Reply(500) if post.text == "poison" else OK
+
+    with ChatServer(script).running() as server:
+        error = asyncio.run(talk(server))
+    assert type(error) is EngineError
+    assert "deadline_s 2" in str(error)
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -170,14 +206,16 @@ def test_a_refused_key_is_named_and_not_printed(status, monkeypatch):
         (Reply(500), "InternalServerError"),
         (Reply(drop=True), "APIConnectionError"),
         (Reply(seconds=0.3), "no answer within timeout_s 0.1"),
+        (Reply(body="<html>"), "no JSON in the answer"),
     ],
-    ids=["429", "500", "drop", "slow"],
+    ids=["429", "500", "drop", "slow", "html"],
 )
 def test_the_deadline_ends_a_call_that_never_succeeds(reply, cause):
     start = time.monotonic()
     with ChatServer(lambda post: reply).running() as server:
         error = fail(server, deadline_s=1.0, timeout_s=0.1)
         assert time.monotonic() - start < 2
+    assert error.passes
     assert "remote: given up after" in str(error)
     assert f"(deadline_s 1); last cause: {cause}" in str(error)
     assert len(server.posts) > 1
@@ -189,6 +227,7 @@ def test_a_wait_beyond_the_deadline_is_not_begun():
     with ChatServer(lambda post: Reply(429, {"retry-after": "3600"})).running() as server:
         error = fail(server, deadline_s=60)
     assert time.monotonic() - start < 5
+    assert error.passes
     assert "RateLimitError" in str(error)
 
 

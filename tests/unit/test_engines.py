@@ -6,7 +6,7 @@ import pytest
 
 from aloe.config import ActorPool, OpenAIModel, ScriptedModel, VllmModel
 from aloe.engines import Request, Speakers, check_models, gpus_for
-from aloe.engines.openai import _choice_logprobs
+from aloe.engines.openai import choice_logprobs
 from aloe.engines.pool import pooled_models
 from aloe.engines.scripted import ScriptedEngine
 from aloe.errors import UserError
@@ -91,11 +91,11 @@ def test_scripted_answers_fit_their_constraints():
 
 def test_choice_probabilities_from_a_servers_likeliest_tokens():
     top = [("1", math.log(0.5)), (" 1", math.log(0.1)), ("2", math.log(0.2)), ("x", math.log(0.1))]
-    found = _choice_logprobs(top, ("1", "2"))
+    found = choice_logprobs(top, ("1", "2"))
     assert math.exp(found["1"]) == pytest.approx(0.75)
-    assert _choice_logprobs([("yes", -0.1)], ("1", "2")) == {}
-    only_one = _choice_logprobs([("1", math.log(0.9)), ("x", math.log(0.1))], ("1", "2"))
-    assert math.exp(only_one["2"]) == pytest.approx(0.1)
+    assert choice_logprobs([("yes", -0.1)], ("1", "2")) == {}
+    only_one = choice_logprobs([("1", math.log(0.9)), ("x", math.log(0.05))], ("1", "2"))
+    assert math.exp(only_one["2"]) == pytest.approx(0.05 / 0.95)
 
 
 def test_reinforcement_learning_and_evaluation_ask_for_the_same_pool():

@@ -168,6 +168,22 @@ def test_a_preference_knows_its_position_bias():
     assert Preference(0.8, 0.7).agrees
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "agrees", "preferred"),
+    [
+        (0.5, 0.5, False, None),
+        (0.8, 0.2, False, None),
+        (0.5, 0.2, False, False),
+        (0.5, 0.8, False, True),
+        (0.2, 0.3, True, False),
+        (1.0, 0.0, False, None),
+    ],
+)
+def test_a_tie_prefers_nothing_and_is_no_agreement(first, second, agrees, preferred):
+    judged = Preference(first, second)
+    assert (judged.agrees, judged.guided_preferred) == (agrees, preferred)
+
+
 def test_induction_is_read_from_json(engine):
     note = asyncio.run(induce(engine, PERSONA, HISTORY, 100, 1, 0))
     assert note.value.profile is None or isinstance(note.value.profile, str)

@@ -56,7 +56,7 @@ class RolloutWorker(RolloutRayActor.__ray_metadata__.modified_class):  # type: i
         self._engine = await asyncio.to_thread(VllmEngine, "policy", model, True, _SYNC)
         self.llm = self._engine.llm
         models = {name: config.models[name] for name in others.values()}
-        self._speakers = Speakers(models, pools)
+        self._speakers = Speakers(models, pools, config.judge)
         engines = await self._speakers.of_roles(others)
         most = most_open(ActorPool(), [model, *models.values()])
 

@@ -65,6 +65,7 @@ def train_ppo(config: Config, store: Store) -> Manifest:
                 role: speaker_settings(config.models[name])
                 for role, name in roles_of(config).items()
             },
+            **(config.judge.settings() if "judge" in roles_of(config) else {}),
         },
     )
 

@@ -1,0 +1,131 @@
+"""A judge whose choices have probabilities, whatever its server tells: by log-probs or by votes.
+
+Log-probs are exact and cost one token. Where there are none, the same question is answered several
+times at temperature 1: the share of the answers is an estimate of the same probability.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from aloe.config import JudgeConfig
+from aloe.engines.base import Completion, Engine, Load, Message, Request
+from aloe.errors import EngineError
+from aloe.schema import derive_seed
+
+_VOTES = "votes:"
+_READABLE = 0.5
+"""Share of the votes that must be one of the choices."""
+
+
+class Judge:
+    """An engine that judges; what is no question with choices goes through as it is.
+
+    With ``by: auto`` an answer that begins with no choice is asked for again with the choices
+    stated, and then voted on; where a server has no log-probs at all, every answer is.
+    """
+
+    def __init__(self, engine: Engine, config: JudgeConfig) -> None:
+        self._engine, self._config = engine, config
+        self._votes = config.by == "votes"
+
+    async def complete(self, request: Request) -> Completion:
+        """See `aloe.engines.Engine`; ``finish_reason`` tells votes, see `votes_of`."""
+        if not request.choices:
+            return await self._engine.complete(request)
+        spent: list[Completion] = []
+        if not self._votes:
+            for asked in (request, _stated(request)):
+                completion = await self._engine.complete(asked)
+                spent.append(completion)
+                if completion.choice_logprobs or self._config.by == "logprobs":
+                    return _in_all(spent)
+                if not completion.with_logprobs:
+                    self._votes = True
+                    break
+        return await self._vote(_stated(request), spent)
+
+    async def _vote(self, request: Request, spent: list[Completion]) -> Completion:
+        asked = [
+            replace(
+                request,
+                choices=(),
+                max_tokens=self._config.max_tokens,
+                temperature=1.0,
+                top_p=1.0,
+                seed=derive_seed(request.seed, "vote", number),
+            )
+            for number in range(self._config.votes)
+        ]
+        answers = await asyncio.gather(*map(self._engine.complete, asked), return_exceptions=True)
+        failed = [answer for answer in answers if isinstance(answer, BaseException)]
+        for error in failed:
+            if not isinstance(error, EngineError):
+                raise error
+        given = [answer for answer in answers if isinstance(answer, Completion)]
+        if not given:
+            raise failed[0]
+        votes = Counter(read_vote(answer.text, request.choices) for answer in given)
+        votes.pop(None, None)
+        told = replace(_in_all([*spent, *given]), finish_reason=f"{_VOTES}{votes.total()}")
+        if votes.total() < _READABLE * self._config.votes:
+            return replace(told, choice_logprobs={})
+        shares = {choice: votes[choice] / votes.total() for choice in request.choices}
+        logprobs = {c: math.log(share) if share else -math.inf for c, share in shares.items()}
+        return replace(told, text=max(shares, key=shares.__getitem__), choice_logprobs=logprobs)
+
+    def load(self) -> Load:
+        return self._engine.load()
+
+    def release(self, conversation: str) -> None:
+        self._engine.release(conversation)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def votes_of(finish_reason: str) -> int:
+    """How many votes a judge's answer is a share of; 0 where it comes from log-probs."""
+    return int(finish_reason.removeprefix(_VOTES)) if finish_reason.startswith(_VOTES) else 0
+
+
+def share_variance(share: float, votes: int) -> float:
+    """Variance of a share of so many votes, estimated from them; 0 without votes."""
+    return share * (1 - share) / max(votes - 1, 1) if votes else 0.0
+
+
+def read_vote(text: str, choices: Sequence[str]) -> str | None:
+    """The choice that an answer in words makes; None if it names none, or several."""
+    highest = re.escape(choices[-1])
+    plain = re.sub(rf"\s*(?:/|out of)\s*{highest}(?!\w)", " ", text)
+    named = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, choices))})(?!\w)", plain)
+    begun = [choice for choice in choices if re.match(rf"\W*{re.escape(choice)}(?!\w)", plain)]
+    found = begun or list(dict.fromkeys(named))
+    return found[0] if len(found) == 1 else None
+
+
+def _stated(request: Request) -> Request:
+    """The question with the choices at its end."""
+    *before, last = request.messages
+    told = f"{last['content']}\n\nAnswer with one of {', '.join(request.choices)} and nothing else."
+    stated: Message = {"role": last["role"], "content": told}
+    return replace(request, messages=[*before, stated])
+
+
+def _in_all(completions: list[Completion]) -> Completion:
+    """The last completion, with what all of them cost; their time adds up too."""
+    return replace(
+        completions[-1],
+        prompt_tokens=sum(c.prompt_tokens for c in completions),
+        cached_tokens=sum(c.cached_tokens for c in completions),
+        completion_tokens=sum(c.completion_tokens for c in completions),
+        seconds=sum(c.seconds for c in completions),
+        reusable_tokens=sum(c.reusable_tokens for c in completions),
+        cost_usd=sum(c.cost_usd for c in completions),
+        replaced=sum(c.replaced for c in completions),
+    )

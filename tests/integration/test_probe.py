@@ -1,0 +1,106 @@
+"""The probe before a run: what works is told, what cannot is one line, before anything is paid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from test_trial_server import BREAKS, NEVER, ROLES, model_at
+from trial_server import HABITS, TrialServer
+
+from aloe.cli import main
+from aloe.config import DialogueConfig, JudgeConfig, OpenAIModel, VllmModel
+from aloe.errors import StageStopped, UserError
+from aloe.roles.probe import Probed, probe
+
+EVERYONE = [*ROLES, "writer", "policy"]
+
+
+def probed(model: OpenAIModel) -> Probed:
+    [found] = probe({"m": model}, {"m": EVERYONE}, DialogueConfig(), JudgeConfig())
+    return found
+
+
+INSTEAD: dict[str, dict[str, Any]] = {
+    "temperature-1": {"not_honoured": ["temperature"]},
+    "no-seed": {"seed": "left out", "not_honoured": ["seed"]},
+    "no-stop": {"stop": "cut here"},
+    "json-object-only": {"schema": "json_object"},
+    "no-json": {"schema": "parsed text"},
+    "no-logprobs": {"choices": "votes"},
+    "logprobs-refused": {"choices": "votes"},
+    "stubborn-judge": {"choices": "votes"},
+    "no-system": {"system": "in the first user message"},
+    "strict": {
+        "system": "in the first user message",
+        "schema": "parsed text",
+        "choices": "votes",
+        "seed": "left out",
+        "stop": "cut here",
+        "not_honoured": ["seed", "temperature"],
+    },
+}
+
+
+@pytest.mark.parametrize("mode", sorted(HABITS.keys() - BREAKS.keys() - NEVER))
+def test_what_works_is_told(mode):
+    with TrialServer(mode).running() as server:
+        found = probed(model_at(server))
+    expected = {
+        "system": "own role",
+        "schema": "native",
+        "choices": "log-probs",
+        "seed": "sent",
+        "stop": "sent",
+        "not_honoured": [],
+    } | INSTEAD.get(mode, {})
+    assert {key: getattr(found, key) for key in expected} == expected
+    assert found.requests == server.count <= 30
+
+
+@pytest.mark.parametrize(
+    ("mode", "says"),
+    [
+        ("unknown-model", "has no 'trial', expected one of: other"),
+        ("wrong-key", "refuses the key in OPENAI_API_KEY"),
+        ("never-json", "models.m as inducer: no answer that can be used"),
+    ],
+)
+def test_what_cannot_work_is_one_line(mode, says, monkeypatch):
+    monkeypatch.setattr("trial_server.LISTED", ["other"])
+    with TrialServer(mode).running() as server, pytest.raises(UserError) as error:
+        probed(model_at(server))
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+    assert server.count <= 30
+
+
+@pytest.mark.parametrize("mode", ["always-html", "quota", "dead"])
+def test_what_may_pass_ends_in_order(mode, monkeypatch):
+    monkeypatch.setattr("trial_server.AFTER", 0)
+    with TrialServer(mode).running() as server, pytest.raises(StageStopped) as error:
+        probed(model_at(server, deadline_s=2))
+    assert "\n" not in str(error.value)
+    assert server.count <= 30
+
+
+def test_a_checkpoint_without_a_chat_template_is_one_line(tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    model = VllmModel(backend="vllm", path=str(tmp_path))
+    with pytest.raises(UserError, match="has no chat template"):
+        probe({"m": model}, {"m": ["user"]}, DialogueConfig(), JudgeConfig())
+
+
+def test_a_run_ends_before_a_persona_is_written(scripted_config, tmp_path, capsys):
+    with TrialServer("never-json").running() as server:
+        told = f"{{backend: openai, model: trial, base_url: '{server.url}'}}"
+        overrides = ["--models.trial", told, "--roles.inducer", "trial"]
+        with pytest.raises(SystemExit) as end:
+            main(["run", str(scripted_config), *overrides])
+        assert end.value.code == 2
+        assert 0 < server.count <= 30
+        assert not (tmp_path / "run" / "personas").exists()
+        with pytest.raises(SystemExit) as end:
+            main(["doctor", str(scripted_config), *overrides])
+        assert end.value.code == 2
+    assert capsys.readouterr().err.count("models.trial as inducer") == 2
