@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 OPENING, CLOSING = "<think>", "</think>"
-_BLOCK = re.compile(rf"{OPENING}(.*?)(?:{CLOSING}|\Z)\s*", re.DOTALL)
+_BLOCK = re.compile(rf"{OPENING}(.*?){CLOSING}\s*|\A\s*{OPENING}(.*)\Z", re.DOTALL)
 _OTHER = re.compile(
     r"\s*(?:<(thinking|thought|reasoning)>(?P<in_tag>.*?)(?:</\1>|\Z)"
     r"|\[THINK\](?P<in_brackets>.*?)(?:\[/THINK\]|\Z))\s*",
@@ -17,8 +17,8 @@ _OTHER = re.compile(
 def split_thinking(text: str, opened: bool = False) -> tuple[str, str]:
     """Reasoning and message of an answer; without a thought the message is the text as it is.
 
-    A block that generation ended is all reasoning. So is what stands before a closing mark without
-    an opening one: chat templates write the opening as part of the prompt.
+    A block at the start that generation ended is all reasoning. So is what stands before a closing
+    mark without an opening one: chat templates write the opening as part of the prompt.
 
     Args:
         opened: the prompt ended within a block.
@@ -30,7 +30,7 @@ def split_thinking(text: str, opened: bool = False) -> tuple[str, str]:
     if other:
         thought = other["in_tag"] or other["in_brackets"] or ""
         return thought.strip(), text[other.end() :]
-    thoughts = [thought.strip() for thought in _BLOCK.findall(text)]
+    thoughts = ["".join(found).strip() for found in _BLOCK.findall(text)]
     if not thoughts:
         return "", text
     return "\n\n".join(filter(None, thoughts)), _BLOCK.sub("", text).strip()

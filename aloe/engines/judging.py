@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from aloe.chat import Message
 from aloe.config import JudgeConfig
-from aloe.engines.base import Completion, Engine, Load, Message, Request
+from aloe.engines.base import Completion, Engine, Load, Request
 from aloe.errors import EngineError
 from aloe.schema import derive_seed
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from aloe.chat import Message
 from aloe.config import OpenAIModel
-from aloe.engines.base import Message, Request
+from aloe.engines.base import Request
 
 _TOP_LOGPROBS = 20  # the protocol's upper bound
 _FEWER_LOGPROBS = 5  # what many servers allow
