@@ -62,8 +62,8 @@ class VllmModel(Section):
     of one engine where a stage uses several vLLM models."""
     stall_timeout_s: float = Field(300.0, gt=0)
     """Seconds without a step while calls wait, after which an engine is replaced."""
-    price: Price = Price()
-    """What tokens cost."""
+    price: Price | None = None
+    """What tokens cost; null: not known, counted as nothing. What is free has a price of {}."""
     trust_remote_code: bool = False
     """Run code that the checkpoint brings along. Off unless you have read that code."""
 
@@ -83,8 +83,8 @@ class OpenAIModel(Section):
     """Seconds after which no further attempt at a call is made."""
     max_concurrency: int = Field(32, ge=1)
     """Most calls in flight from one actor; fewer while the server says that it is busy."""
-    price: Price = Price()
-    """What tokens cost."""
+    price: Price | None = None
+    """What tokens cost; null: not known, counted as nothing. What is free has a price of {}."""
     native_schema: bool = True
     """Whether the server constrains output to a JSON schema; if not, the answer is only parsed."""
 
@@ -100,6 +100,8 @@ class ScriptedModel(Section):
     """Seconds that each running call adds to a step."""
     max_num_seqs: int = Field(64, ge=1)
     """Most calls that run at once."""
+    price: Price | None = None
+    """What words cost; null: nothing."""
 
 
 class VerifiableModel(Section):
