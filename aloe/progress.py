@@ -65,18 +65,33 @@ class Advance(Protocol):
     def __call__(self, items: int = 1, tokens: int = 0, turns: int = 0) -> None: ...
 
 
+class Spending(Protocol):
+    """What is spent of what may be; see `aloe.engines.account.Account`."""
+
+    def line(self) -> str: ...
+
+    def fields(self) -> dict[str, object]: ...
+
+
 class Meter:
     """Counts finished items, their turns and tokens; knows rate and time left."""
 
     def __init__(
-        self, label: str, total: int, done: int = 0, turns_each: int | None = None
+        self,
+        label: str,
+        total: int,
+        done: int = 0,
+        turns_each: int | None = None,
+        spending: Spending | None = None,
     ) -> None:
         """Count from now on.
 
         Args:
             turns_each: turns of one item. Where there are any, progress is counted in turns: items
                 that are all open at once end at about the same time.
+            spending: shown beside the count.
         """
+        self._spending = spending
         self.label, self.total, self.done, self.tokens = label, total, done, 0
         self._each = turns_each or 1
         self.turns = done * self._each
@@ -95,7 +110,8 @@ class Meter:
     def count(self) -> str:
         """How far it is."""
         turns = f", turns {self.turns}/{self.turns_total}" if self._by_turns else ""
-        return f"{self.done}/{self.total}{turns}"
+        spent = self._spending.line() if self._spending else ""
+        return f"{self.done}/{self.total}{turns}{f', {spent}' if spent else ''}"
 
     def line(self) -> str:
         """Rate in items (or turns) and completion tokens per second, and seconds left."""
@@ -116,19 +132,24 @@ class Meter:
             "total": self.total,
             **turns,
             "tokens": self.tokens,
+            **(self._spending.fields() if self._spending else {}),
         }
 
 
 @contextmanager
 def meter(
-    label: str, total: int, done: int = 0, turns_each: int | None = None
+    label: str,
+    total: int,
+    done: int = 0,
+    turns_each: int | None = None,
+    spending: Spending | None = None,
 ) -> Iterator[Advance]:
     """Show progress over ``total`` items of which ``done`` are there already.
 
     Args:
-        turns_each: see `Meter`.
+        turns_each, spending: see `Meter`.
     """
-    state = Meter(label, total, done, turns_each)
+    state = Meter(label, total, done, turns_each, spending)
     live = console.is_terminal and not _json_lines
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"))
     bar = Progress(
