@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Annotated
 
 import typer
@@ -18,7 +18,7 @@ from aloe.config_file import dump_config, load_config
 from aloe.errors import EngineDied, StageFailed, StageStopped, UserError
 from aloe.interrupt import interruptible
 from aloe.machine import machine_has_gpu, prefer_own_programs
-from aloe.progress import console, say, use_json
+from aloe.progress import console, say, silently, use_json
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -46,14 +46,47 @@ ConfigPath = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
 
 
+Trees = Annotated[
+    int, typer.Option(min=1, max=16, help="Trees (cases, requests) to hold for an estimate.")
+]
+
+
 @app.command(context_settings=_PASS_ON)
-def run(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+def run(
+    context: typer.Context,
+    config: ConfigPath,
+    estimated: Annotated[
+        bool, typer.Option("--estimate", help="Only tell what it will take; see aloe estimate.")
+    ] = False,
+    trees: Trees = 3,
+    as_json: Json = False,
+) -> None:
     """Run all stages of a configuration; what is finished is not done again."""
+    if estimated:
+        estimate(context, config, trees, as_json)
+        return
     from aloe.pipeline import run_all
 
     use_json(as_json)
     with _resumable():
         run_all(load_config(config, context.args))
+
+
+@app.command(context_settings=_PASS_ON)
+def estimate(
+    context: typer.Context, config: ConfigPath, trees: Trees = 3, as_json: Json = False
+) -> None:
+    """Tell what is left of a run in calls, tokens, dollars and hours, from a few probe trees."""
+    from aloe import estimate as estimating
+
+    with _resumable(), silently() if as_json else nullcontext():
+        found = estimating.estimate_run(load_config(config, context.args), trees)
+    if as_json:
+        print(json.dumps(estimating.as_json(found)))
+        return
+    console.print(estimating.estimate_table(found))
+    for line in estimating.notes(found):
+        say(line)
 
 
 def _stage(context: typer.Context, config: str, name: str, as_json: bool) -> None:

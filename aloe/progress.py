@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 console = Console(stderr=True, highlight=False)
 _LOG_EVERY_S = 10.0
 _json_lines = False
+_silent = False
 _speaking = threading.Lock()
 _take_phase: Callable[[str], None] = lambda text: None  # noqa: E731
 
@@ -26,6 +27,17 @@ def use_json(enabled: bool) -> None:
     _json_lines = enabled
 
 
+@contextmanager
+def silently() -> Iterator[None]:
+    """Within the block nothing is told, except by errors."""
+    global _silent
+    before, _silent, console.quiet = _silent, True, True
+    try:
+        yield
+    finally:
+        _silent = console.quiet = before
+
+
 def telling_json() -> bool:
     """Whether facts are told as JSON lines."""
     return _json_lines
@@ -33,6 +45,8 @@ def telling_json() -> bool:
 
 def say(text: str, **fields: object) -> None:
     """Tell one fact: as text on stderr, or as a JSON line with ``fields``."""
+    if _silent:
+        return
     if _json_lines:
         line = json.dumps({"message": text, **fields}) + "\n"
         with _speaking:  # a board's thread tells too
