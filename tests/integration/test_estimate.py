@@ -61,12 +61,3 @@ def test_what_was_estimated_is_what_a_run_takes(config):
         assert 0 < told["hours"]["low"] <= told["hours"]["high"]
     after = by_stage(aloe("run", str(config), "--estimate", "--json"))
     assert {stage["source"] for stage in after.values()} == {"complete"}
-
-
-def test_a_table_tells_what_was_resampled_and_that_a_limit_is_too_low(config, tmp_path):
-    folder = str(tmp_path / "new")
-    done = aloe("estimate", str(config), "--run.dir", folder, "--run.max_tokens", "90000")
-    assert done.returncode == 0, done.stderr
-    assert "What is left of the run" in done.stderr
-    assert "dialogue: from 3 items of a probe; the range is 95% of resamples" in done.stderr
-    assert "run.max_tokens 90,000 will stop the run" in done.stderr

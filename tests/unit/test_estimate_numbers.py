@@ -13,7 +13,7 @@ from aloe.config import DialogueConfig, PersonasConfig, PpoConfig
 from aloe.dialogue.branches import branches_after, branches_by_turn, turn_of, turns_per_tree
 from aloe.estimate import numbers
 from aloe.estimate.numbers import Range, hours, of_tree, requests_needed, spread
-from aloe.estimate.run import episodes_of
+from aloe.estimate.stages import episodes_of
 from aloe.personas.pairing import Member, count_personas, pair_pools
 
 shapes = st.builds(
