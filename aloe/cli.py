@@ -8,17 +8,17 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Annotated
 
 import typer
 
 from aloe.config import Config
 from aloe.config_file import dump_config, load_config
-from aloe.errors import EngineDied, StageFailed, UserError
+from aloe.errors import EngineDied, StageFailed, StageStopped, UserError
 from aloe.interrupt import interruptible
 from aloe.machine import machine_has_gpu, prefer_own_programs
-from aloe.progress import console, say, use_json
+from aloe.progress import console, say, silently, use_json
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -46,14 +46,47 @@ ConfigPath = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
 
 
+Trees = Annotated[
+    int, typer.Option(min=1, max=16, help="Trees (cases, requests) to hold for an estimate.")
+]
+
+
 @app.command(context_settings=_PASS_ON)
-def run(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+def run(
+    context: typer.Context,
+    config: ConfigPath,
+    estimated: Annotated[
+        bool, typer.Option("--estimate", help="Only tell what it will take; see aloe estimate.")
+    ] = False,
+    trees: Trees = 3,
+    as_json: Json = False,
+) -> None:
     """Run all stages of a configuration; what is finished is not done again."""
+    if estimated:
+        estimate(context, config, trees, as_json)
+        return
     from aloe.pipeline import run_all
 
     use_json(as_json)
     with _resumable():
         run_all(load_config(config, context.args))
+
+
+@app.command(context_settings=_PASS_ON)
+def estimate(
+    context: typer.Context, config: ConfigPath, trees: Trees = 3, as_json: Json = False
+) -> None:
+    """Tell what is left of a run in calls, tokens, dollars and hours, from a few probe trees."""
+    from aloe import estimate as estimating
+
+    with _resumable(), silently() if as_json else nullcontext():
+        found = estimating.estimate_run(load_config(config, context.args), trees)
+    if as_json:
+        print(json.dumps(estimating.as_json(found)))
+        return
+    console.print(estimating.estimate_table(found))
+    for line in estimating.notes(found):
+        say(line)
 
 
 def _stage(context: typer.Context, config: str, name: str, as_json: bool) -> None:
@@ -263,7 +296,10 @@ def doctor(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the ``aloe`` command. Exit codes: 0 done, 1 failed, 2 bad input."""
+    """Entry point of the ``aloe`` command.
+
+    Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: the same command goes on.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     prefer_own_programs()
     if not machine_has_gpu():
@@ -279,7 +315,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise  # a bug: its traceback is wanted
         line = str(known).partition("\n")[0]  # Ray appends what it did about it
         console.print(f"aloe: {line}", markup=False, soft_wrap=True)
-        sys.exit(2 if isinstance(known, UserError) else 1)
+        sys.exit(_exit_code(known))
 
 
 def job(*command: str) -> None:
@@ -290,12 +326,24 @@ def job(*command: str) -> None:
     main([*command, known.config, *overrides])
 
 
+def _exit_code(error: Exception) -> int:
+    match error:
+        case UserError():
+            return 2
+        case StageStopped():
+            return os.EX_TEMPFAIL
+        case _:
+            return 1
+
+
 def _known_cause(error: BaseException | None) -> Exception | None:
     """The error of ours in a chain of causes; Ray wraps what its workers raise."""
     while error is not None:
         # Ray's wrapper is of the class of its cause too, but its text is a traceback.
         wrapped = getattr(error, "cause", None)
-        if wrapped is None and isinstance(error, UserError | StageFailed | EngineDied):
+        if wrapped is None and isinstance(
+            error, UserError | StageFailed | StageStopped | EngineDied
+        ):
             return error
         error = wrapped or error.__cause__
     return None

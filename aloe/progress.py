@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 console = Console(stderr=True, highlight=False)
 _LOG_EVERY_S = 10.0
 _json_lines = False
+_silent = False
 _speaking = threading.Lock()
 _take_phase: Callable[[str], None] = lambda text: None  # noqa: E731
 
@@ -26,6 +27,17 @@ def use_json(enabled: bool) -> None:
     _json_lines = enabled
 
 
+@contextmanager
+def silently() -> Iterator[None]:
+    """Within the block nothing is told, except by errors."""
+    global _silent
+    before, _silent, console.quiet = _silent, True, True
+    try:
+        yield
+    finally:
+        _silent = console.quiet = before
+
+
 def telling_json() -> bool:
     """Whether facts are told as JSON lines."""
     return _json_lines
@@ -33,6 +45,8 @@ def telling_json() -> bool:
 
 def say(text: str, **fields: object) -> None:
     """Tell one fact: as text on stderr, or as a JSON line with ``fields``."""
+    if _silent:
+        return
     if _json_lines:
         line = json.dumps({"message": text, **fields}) + "\n"
         with _speaking:  # a board's thread tells too
@@ -65,18 +79,33 @@ class Advance(Protocol):
     def __call__(self, items: int = 1, tokens: int = 0, turns: int = 0) -> None: ...
 
 
+class Spending(Protocol):
+    """What is spent of what may be; see `aloe.engines.account.Account`."""
+
+    def line(self) -> str: ...
+
+    def fields(self) -> dict[str, object]: ...
+
+
 class Meter:
     """Counts finished items, their turns and tokens; knows rate and time left."""
 
     def __init__(
-        self, label: str, total: int, done: int = 0, turns_each: int | None = None
+        self,
+        label: str,
+        total: int,
+        done: int = 0,
+        turns_each: int | None = None,
+        spending: Spending | None = None,
     ) -> None:
         """Count from now on.
 
         Args:
             turns_each: turns of one item. Where there are any, progress is counted in turns: items
                 that are all open at once end at about the same time.
+            spending: shown beside the count.
         """
+        self._spending = spending
         self.label, self.total, self.done, self.tokens = label, total, done, 0
         self._each = turns_each or 1
         self.turns = done * self._each
@@ -95,7 +124,8 @@ class Meter:
     def count(self) -> str:
         """How far it is."""
         turns = f", turns {self.turns}/{self.turns_total}" if self._by_turns else ""
-        return f"{self.done}/{self.total}{turns}"
+        spent = self._spending.line() if self._spending else ""
+        return f"{self.done}/{self.total}{turns}{f', {spent}' if spent else ''}"
 
     def line(self) -> str:
         """Rate in items (or turns) and completion tokens per second, and seconds left."""
@@ -116,19 +146,24 @@ class Meter:
             "total": self.total,
             **turns,
             "tokens": self.tokens,
+            **(self._spending.fields() if self._spending else {}),
         }
 
 
 @contextmanager
 def meter(
-    label: str, total: int, done: int = 0, turns_each: int | None = None
+    label: str,
+    total: int,
+    done: int = 0,
+    turns_each: int | None = None,
+    spending: Spending | None = None,
 ) -> Iterator[Advance]:
     """Show progress over ``total`` items of which ``done`` are there already.
 
     Args:
-        turns_each: see `Meter`.
+        turns_each, spending: see `Meter`.
     """
-    state = Meter(label, total, done, turns_each)
+    state = Meter(label, total, done, turns_each, spending)
     live = console.is_terminal and not _json_lines
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"))
     bar = Progress(

@@ -136,6 +136,8 @@ class Config(Section):
         for key, name in used.items():
             if isinstance(self.models[name], VerifiableModel) and key != "roles.judge":
                 raise ValueError(f"{key} names {name!r}, but a verifiable model can only judge")
+        if self.run.max_cost_usd is not None:
+            _prices_known({name: self.models[name] for name in used.values()})
         ppo = self.training.ppo
         if ppo is not None and ppo.rewards.model and self.training.reward is None:
             raise ValueError("training.ppo.rewards.model is set: expected training.reward")
@@ -150,6 +152,17 @@ class Config(Section):
         if self.evaluation.baseline not in self.evaluation.policies:
             raise ValueError("evaluation.baseline must be one of evaluation.policies")
         return self
+
+
+def _prices_known(models: dict[str, ModelConfig]) -> None:
+    """Whether a limit in dollars can be held: servers send bills, the other backends may."""
+    for name, model in models.items():
+        if isinstance(model, OpenAIModel) and model.price is None:
+            raise ValueError(
+                f"run.max_cost_usd is set: expected models.{name}.price ({{}} if it is free)"
+            )
+    if not any(getattr(model, "price", None) for model in models.values()):
+        raise ValueError("run.max_cost_usd is set: expected the price of at least one of models")
 
 
 def speakers_of(config: Config, names: list[str]) -> dict[str, ModelConfig]:

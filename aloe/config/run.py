@@ -18,6 +18,14 @@ class RunConfig(Section):
     """The one seed from which every sampler's seed is derived."""
     max_error_rate: float = Field(0.1, ge=0, le=1)
     """Largest share of failed trees (or cases) with which a stage still counts as complete."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Prompt and completion tokens that all stages of the run may spend, over all of its starts.
+    When they are spent no new turn begins; those that are open are finished and kept, so that the
+    run spends more by at most what they take: a turn of every open branch, of PPO an update, of the
+    personas a round of each pool. The stage ends with exit code 75 and goes on with a higher limit.
+    """
+    max_cost_usd: float | None = Field(None, gt=0)
+    """The same in US dollars, by the models' ``price``."""
     resume: Resume = "if-same"
     """Whether a run folder that has been begun may be gone on with: never, always (even though
     settings have changed), or if its settings are the same."""

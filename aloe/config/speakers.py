@@ -82,8 +82,8 @@ class VllmModel(Section):
     of one engine where a stage uses several vLLM models."""
     stall_timeout_s: float = Field(300.0, gt=0)
     """Seconds without a step while calls wait, after which an engine is replaced."""
-    price: Price = Price()
-    """What tokens cost."""
+    price: Price | None = None
+    """What tokens cost; null: not known, counted as nothing. What is free has a price of {}."""
     trust_remote_code: bool = False
     """Run code that the checkpoint brings along. Off unless you have read that code."""
 
@@ -109,8 +109,8 @@ class OpenAIModel(Section):
     tokens_per_minute: float | None = Field(None, gt=0)
     """Most tokens, of prompts and completions, in a minute of all actors of a run; null: no
     limit."""
-    price: Price = Price()
-    """What tokens cost."""
+    price: Price | None = None
+    """What tokens cost; null: not known, counted as nothing. What is free has a price of {}."""
     native_schema: bool = True
     """Whether the server constrains output to a JSON schema; if not, the answer is only parsed."""
     params: dict[str, Any] = Field(default_factory=dict)
@@ -133,6 +133,8 @@ class ScriptedModel(Section):
     """Seconds that each running call adds to a step."""
     max_num_seqs: int = Field(64, ge=1)
     """Most calls that run at once."""
+    price: Price | None = None
+    """What words cost; null: nothing."""
 
 
 class VerifiableModel(Section):

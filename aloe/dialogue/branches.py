@@ -46,6 +46,15 @@ def turns_per_tree(config: DialogueConfig) -> int:
     return min(every, config.max_nodes // nodes_per_turn(config))
 
 
+def branches_by_turn(config: DialogueConfig) -> list[int]:
+    """How many branches of a whole tree have each turn, from the first."""
+    most = config.max_nodes // nodes_per_turn(config)
+    if config.branching == "spine":
+        return [1] * min(config.turns, most)
+    places = [2**turn for turn in range(config.turns)]  # branches before a turn, and one
+    return [min(place, most + 1 - place) for place in places if place <= most]
+
+
 def branches_after(branch: int, config: DialogueConfig) -> list[int]:
     """Branches with which the tree goes on from this one: none, 2b, or 2b and 2b + 1."""
     after = [2 * branch] if config.branching == "spine" else [2 * branch, 2 * branch + 1]

@@ -188,6 +188,11 @@ def count_start(store: Store, part: str, turns: int) -> int:
     return starts
 
 
+def forget_starts(store: Store, part: str) -> None:
+    """A start has stopped in order: nothing is counted against the part."""
+    store.remove(STAGE, "open", part, "starts.json")
+
+
 def write_part(store: Store, part: str, trees: list[list[Row]], failed: list[Row]) -> Summary:
     """Make a part final.
 

@@ -10,6 +10,7 @@ from aloe.dialogue import parts
 from aloe.dialogue.branches import turns_per_tree
 from aloe.dialogue.parts import STAGE, Plan
 from aloe.dialogue.worker import RolloutWorker
+from aloe.engines.account import Account
 from aloe.engines.actors import most_open, reserve, run_rows
 from aloe.engines.board import board
 from aloe.engines.pool import open_pools, pooled_models
@@ -32,6 +33,7 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
 
     Raises:
         StageFailed: more than ``run.max_error_rate`` of the trees failed.
+        StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent; finished turns are kept.
     """
     manifest = stage_manifest(
         store, STAGE, _settings(config), after=["personas"], resume=config.run.resume
@@ -42,7 +44,11 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
     plan = parts.begin_plan(store, config.dialogue)
     todo = parts.missing_parts(store, plan)
     if todo:
-        _roll_out(config, store, plan, todo, manifest.fingerprint)
+        account = Account(config, store, STAGE)
+        _roll_out(config, store, plan, todo, manifest.fingerprint, account)
+        if parts.missing_parts(store, plan):
+            manifest.pause(store, started)
+            raise account.stopped()
     done = parts.total(store)
     verdict = (
         f"{done.failed_trees} of {plan.trees} trees failed "
@@ -95,7 +101,14 @@ def _settings(config: Config) -> dict[str, Any]:
     }
 
 
-def _roll_out(config: Config, store: Store, plan: Plan, todo: list[int], fingerprint: str) -> None:
+def _roll_out(
+    config: Config,
+    store: Store,
+    plan: Plan,
+    todo: list[int],
+    fingerprint: str,
+    account: Account,
+) -> None:
     models = speakers_of(config, list(config.roles.model_dump().values()))
     actors = config.dialogue.actors
     connect(config.ray, imports_of(models.values()))
@@ -111,8 +124,9 @@ def _roll_out(config: Config, store: Store, plan: Plan, todo: list[int], fingerp
             plan.trees,
             before.trees + before.failed_trees,
             turns_per_tree(config.dialogue),
+            account,
         ) as advance,
-        board(advance) as handle,
+        board(advance, account) as link,
     ):
         arguments = {
             "config": config,
@@ -120,7 +134,7 @@ def _roll_out(config: Config, store: Store, plan: Plan, todo: list[int], fingerp
             "fingerprint": fingerprint,
             "plan": plan,
             "pools": pools,
-            "board": handle,
+            "board": link,
         }
         rows = [{"part": part} for part in todo]
         for row in run_rows(rows, RolloutWorker, arguments, actors, gpus, in_flight):

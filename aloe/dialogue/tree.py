@@ -19,12 +19,13 @@ from aloe.dialogue.rows import (
 )
 from aloe.dialogue.turn import hold_turn
 from aloe.engines import Engine, Message
-from aloe.errors import CallFailed
+from aloe.errors import CallFailed, StageStopped
 from aloe.roles import within
 
 Keep = Callable[[list[Row]], Awaitable[None]]
+MayStart = Callable[[], Awaitable[bool]]
 
-__all__ = ["Keep", "TreeFailed", "TreeSeed", "grow_tree"]
+__all__ = ["Keep", "MayStart", "TreeFailed", "TreeSeed", "grow_tree"]
 
 
 class TreeFailed(Exception):
@@ -41,6 +42,7 @@ async def grow_tree(
     config: DialogueConfig,
     rows: Iterable[Row] = (),
     keep: Keep | None = None,
+    may_start: MayStart | None = None,
 ) -> list[Row]:
     """Hold one conversation of ``config.turns`` turns, and those that branch off from it.
 
@@ -50,6 +52,8 @@ async def grow_tree(
             and becomes the tree that it would have become in one go.
         keep: awaited with the rows of all finished turns after each of them, before its branch
             goes on; never twice at once.
+        may_start: asked before each turn. Where it says no, that branch ends for now; turns that
+            are open go on to their end.
 
     Returns:
         Rows of `aloe.schema.NODES` by branch, in each the user's node, the guided replies and the
@@ -57,7 +61,9 @@ async def grow_tree(
 
     Raises:
         TreeFailed: one call had no usable answer in ``config.tries`` tries.
+        StageStopped: the tree is not whole, as a turn might not start.
     """
+    stopped = False
     turns = finished_turns(rows, nodes_per_turn(config))
     speakers = within(engines, start.tree_id)
     keeping = asyncio.Lock()
@@ -75,7 +81,11 @@ async def grow_tree(
                 await keep(in_order(turns))
 
     async def grow(branch: int, history: list[Message], parent: str | None) -> None:
+        nonlocal stopped
         if branch not in turns:
+            if may_start is not None and not await may_start():
+                stopped = True
+                return
             await finish(branch, history, parent)
         replies = picks(turn_seed(start, branch), config.samples)
         for number in branches_after(branch, config):
@@ -87,4 +97,6 @@ async def grow_tree(
             group.create_task(grow(1, [], None))
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from failures
+    if stopped:
+        raise StageStopped(f"tree {start.tree_id}: stopped after {len(turns)} turns")
     return in_order(turns)

@@ -13,7 +13,9 @@ from aloe.dialogue.look import told_turn
 from aloe.dialogue.parts import Plan, Row
 from aloe.dialogue.tree import TreeFailed, TreeSeed, grow_tree
 from aloe.engines.actors import EngineWorker
+from aloe.engines.board import BoardLink
 from aloe.engines.pool import Pools
+from aloe.errors import StageStopped
 from aloe.roles import persona_of
 from aloe.schema import stable_id
 from aloe.storage import Store
@@ -34,7 +36,7 @@ class RolloutWorker(EngineWorker):
         fingerprint: str,
         plan: Plan,
         pools: Pools,
-        board: Any = None,
+        board: BoardLink | None = None,
     ) -> None:
         self._roles: dict[str, str] = config.roles.model_dump()
         models = speakers_of(config, list(self._roles.values()))
@@ -44,13 +46,14 @@ class RolloutWorker(EngineWorker):
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         number = int(batch["part"][0])
-        summary = await self._roll_out(number)
-        yield {
-            "part": [number],
-            "trees": [summary.trees + summary.failed_trees],
-        }
+        # What a limit leaves out is not even read.
+        within = await self.teller.within_limits()
+        summary = await self._roll_out(number) if within else None
+        trees = summary.trees + summary.failed_trees if summary else 0
+        yield {"part": [number], "trees": [trees]}
 
-    async def _roll_out(self, number: int) -> parts.Summary:
+    async def _roll_out(self, number: int) -> parts.Summary | None:
+        """What the part came to; None if trees of it were stopped and stay open."""
         part = self._plan.name(number)
         rows = self._plan.personas(number)
         seeds = [
@@ -75,16 +78,23 @@ class RolloutWorker(EngineWorker):
                 if seed.tree_id not in failed
             ]
         ended = [task.result() for task in tasks]
+        self.teller.flush()
+        if None in ended:  # this start has not ended the actor, whether or not a turn was finished
+            await asyncio.to_thread(parts.forget_starts, self._store, part)
+            return None
         trees = [rows for rows in ended if isinstance(rows, list)]
         lost = [*failed.values(), *(row for row in ended if isinstance(row, dict))]
         lost.sort(key=lambda row: row["item_id"])
-        self.teller.flush()
         return await asyncio.to_thread(parts.write_part, self._store, part, trees, lost)
 
     async def _grow(
         self, part: str, seed: TreeSeed, rows: list[Row], shown: bool
-    ) -> list[Row] | Row:
-        """Rows of the tree, or the row of its error; ``shown`` while it grows."""
+    ) -> list[Row] | Row | None:
+        """Rows of the tree, the row of its error, or None if it was stopped and stays open.
+
+        Args:
+            shown: tell about it while it grows.
+        """
         each = nodes_per_turn(self._config.dialogue)
         self.teller.turn(len(rows) // each, 0)  # of a start before
         known = {row["node_id"] for row in rows}
@@ -102,7 +112,11 @@ class RolloutWorker(EngineWorker):
                     self.teller.tell(told_turn(seed.persona, fresh))
 
             try:
-                return await grow_tree(seed, engines, self._config.dialogue, rows, keep)
+                return await grow_tree(
+                    seed, engines, self._config.dialogue, rows, keep, self.teller.within_limits
+                )
+            except StageStopped:
+                return None
             except TreeFailed as error:
                 await asyncio.to_thread(parts.log_failure, self._store, part, error.row)
                 return error.row

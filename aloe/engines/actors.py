@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from aloe.config import ActorPool, JudgeConfig, ModelConfig, OpenAIModel, RayConfig, VllmModel
 from aloe.engines.admission import Admission, begin, observe
 from aloe.engines.base import Engine, Load
-from aloe.engines.board import Teller
+from aloe.engines.board import BoardLink, Teller
+from aloe.engines.counted import CountedEngine
 from aloe.engines.gate import Gate
 from aloe.engines.kept import kept
 from aloe.engines.pool import Pools, pool_resources
@@ -72,13 +73,12 @@ class EngineWorker:
         models: Mapping[str, ModelConfig],
         pools: Pools | None,
         actors: ActorPool,
-        board: Any = None,
+        board: BoardLink | None = None,
         judge: JudgeConfig | None = None,
     ) -> None:
         """Start nothing yet.
 
         Args:
-            board: handle of an `aloe.engines.board.Board`.
             judge: see `aloe.engines.Speakers`.
         """
         use_reserved_threads()
@@ -99,7 +99,10 @@ class EngineWorker:
             name: the conversation of `aloe.engines.Request`.
             roles: model name by role; the block gets the engines by role.
         """
-        engines = await self._speakers.of_roles(roles)
+        found = await self._speakers.of_roles(roles)
+        engines: dict[str, Engine] = {
+            role: CountedEngine(engine, self.teller) for role, engine in found.items()
+        }
         if self._gate is None:
             self._gate = AdmissionGate(self._speakers.loads, self._most, self._fixed)
         async with self._gate.admitted():

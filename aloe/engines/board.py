@@ -1,4 +1,7 @@
-"""What workers tell while their rows are open: turns, tokens, and a first look at what is made."""
+"""What workers tell while their rows are open: turns, tokens, what calls cost, a first look.
+
+And what they ask before a turn starts: whether the run may spend more.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+from aloe.engines.account import Account, Allowance
 from aloe.progress import Advance, say
+from aloe.storage import Usage
 
 _TELL_EVERY_S = 1.0
 _LOOK_EVERY_S = 1.0
@@ -18,32 +24,56 @@ _ANSWER_S = 10.0
 class Board:
     """Ray actor that adds up what all workers of a stage tell."""
 
-    def __init__(self) -> None:
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
         self._turns = self._tokens = 0
+        self._spent, self._unread = Usage(), Usage()
         self._facts: list[tuple[str, dict[str, str]]] = []
 
-    def add(self, turns: int, tokens: int) -> None:
-        """Some turns are finished."""
+    def add(self, turns: int, tokens: int, spent: Usage) -> None:
+        """Some turns are finished, and so much was spent on calls."""
         self._turns += turns
         self._tokens += tokens
+        self._spend(spent)
+
+    def covers(self, spent: Usage) -> bool:
+        """So much more was spent; whether another turn may start."""
+        self._spend(spent)
+        return self._allowance.covers(self._spent)
+
+    def _spend(self, usage: Usage) -> None:
+        self._spent += usage
+        self._unread += usage
 
     def tell(self, fact: str, fields: dict[str, str]) -> None:
         """Something for the user to read, and its fields for machines."""
         self._facts.append((fact, fields))
 
-    def read(self) -> tuple[int, int, list[tuple[str, dict[str, str]]]]:
-        """Turns, completion tokens and facts since this was last called."""
-        told = self._turns, self._tokens, self._facts
-        self._turns, self._tokens, self._facts = 0, 0, []
+    def read(self) -> tuple[int, int, Usage, list[tuple[str, dict[str, str]]]]:
+        """Turns, completion tokens, what was spent and facts since this was last called."""
+        told = self._turns, self._tokens, self._unread, self._facts
+        self._turns, self._tokens, self._unread, self._facts = 0, 0, Usage(), []
         return told
+
+
+@dataclass(frozen=True)
+class BoardLink:
+    """How a worker reaches a `Board`; picklable."""
+
+    actor: Any
+    """Its handle."""
+    bounded: bool
+    """Whether there is a limit to ask for."""
 
 
 class Teller:
     """A worker's side of the board: at most one message a second, and no answer is waited for."""
 
-    def __init__(self, board: Any) -> None:
-        """``board`` is the handle of a `Board`, None where nobody looks."""
-        self._board, self._turns, self._tokens = board, 0, 0
+    def __init__(self, link: BoardLink | None) -> None:
+        """``link`` is None where nobody looks."""
+        self._board = link.actor if link else None
+        self._bounded = link is not None and link.bounded
+        self._turns, self._tokens, self._spent = 0, 0, Usage()
         self._told_at = time.monotonic()
 
     def turn(self, turns: int, tokens: int) -> None:
@@ -53,11 +83,32 @@ class Teller:
         if time.monotonic() - self._told_at >= _TELL_EVERY_S:
             self.flush()
 
+    def spend(self, usage: Usage) -> None:
+        """A call was answered."""
+        self._spent += usage
+        if time.monotonic() - self._told_at >= _TELL_EVERY_S:
+            self.flush()
+
+    async def within_limits(self) -> bool:
+        """Whether the run may spend more; to be asked before a turn starts, not within one.
+
+        Where nobody can tell any more, it may not.
+        """
+        from ray.exceptions import RayActorError
+
+        if self._board is None or not self._bounded:
+            return True
+        spent, self._spent = self._spent, Usage()
+        try:
+            return bool(await self._board.covers.remote(spent))
+        except RayActorError:
+            return False
+
     def flush(self) -> None:
         """Tell what has not been told."""
-        if self._board is not None and (self._turns or self._tokens):
-            self._board.add.remote(self._turns, self._tokens)
-        self._turns = self._tokens = 0
+        if self._board is not None and (self._turns or self._tokens or self._spent.calls):
+            self._board.add.remote(self._turns, self._tokens, self._spent)
+        self._turns, self._tokens, self._spent = 0, 0, Usage()
         self._told_at = time.monotonic()
 
     def tell(self, fact: str, **fields: str) -> None:
@@ -67,22 +118,27 @@ class Teller:
 
 
 @contextmanager
-def board(advance: Advance) -> Iterator[Any]:
+def board(advance: Advance, account: Account) -> Iterator[BoardLink]:
     """A board that is read all the while: turns and tokens advance a meter, facts are said."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     remote: Any = ray.remote(Board)
-    handle = remote.options(num_cpus=0).remote()
+    allowance = account.allowance()
+    # Beside the driver: it is lost with nobody else, and a limit with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    handle = remote.options(num_cpus=0, scheduling_strategy=here).remote(allowance)
     over = threading.Event()
 
     def look() -> None:
         try:
-            turns, tokens, facts = ray.get(handle.read.remote(), timeout=_ANSWER_S)
+            turns, tokens, spent, facts = ray.get(handle.read.remote(), timeout=_ANSWER_S)
         except ray.exceptions.RayError:  # lost with its node: the work itself goes on
             return
         for fact, fields in facts:
             say(fact, **fields)
-        if turns or tokens:
+        account.spend(spent)
+        if turns or tokens or spent.calls:
             advance(0, tokens, turns)
 
     def keep_looking() -> None:
@@ -92,9 +148,10 @@ def board(advance: Advance) -> Iterator[Any]:
     thread = threading.Thread(target=keep_looking, name="board", daemon=True)
     thread.start()
     try:
-        yield handle
+        yield BoardLink(handle, allowance.bounded)
     finally:
         over.set()
         thread.join(_ANSWER_S)
         look()
+        account.note()
         ray.kill(handle)

@@ -11,6 +11,7 @@ from typing import Any
 
 from aloe.config import ScriptedModel
 from aloe.engines.base import Completion, Load, Request
+from aloe.engines.price import cost_usd
 from aloe.engines.stepping import StepClock
 from aloe.schema import derive_seed
 
@@ -80,16 +81,19 @@ class ScriptedEngine:
             text = json.dumps(_example(request.json_schema, rng))
         else:
             text = _sentence(rng, rng.randint(5, 12))
+        prompt_tokens = sum(len(message["content"].split()) for message in request.messages)
+        completion_tokens = len(text.split())
         return Completion(
             text=text,
             model=self._name,
             finish_reason="stop",
-            prompt_tokens=sum(len(message["content"].split()) for message in request.messages),
+            prompt_tokens=prompt_tokens,
             cached_tokens=0,
-            completion_tokens=len(text.split()),
+            completion_tokens=completion_tokens,
             # A script's clock is its own, as if it were alone: real time differs from run to run.
             seconds=self._model.latency_s
-            + len(text.split()) * (self._model.step_s + self._model.step_s_per_sequence),
+            + completion_tokens * (self._model.step_s + self._model.step_s_per_sequence),
+            cost_usd=cost_usd(self._model.price, prompt_tokens, 0, completion_tokens),
             choice_logprobs=logprobs,
         )
 

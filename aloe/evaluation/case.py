@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,14 @@ class Case:
     """Of the run. The policy is no part of any sampler's seed: so cases are paired."""
 
 
+class CaseStopped(Exception):
+    """The case ends for now, as its next turn may not start; carries its finished turns."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        super().__init__(f"stopped after {len(rows)} turns")
+        self.rows = rows
+
+
 class CaseFailed(Exception):
     """A call of this case failed for good; carries the row for the errors table."""
 
@@ -37,23 +45,30 @@ async def play_case(
     engines: Mapping[str, Engine],
     config: EvaluationConfig,
     after_turn: Callable[[dict[str, Any]], None] = lambda row: None,
+    finished: Sequence[dict[str, Any]] = (),
+    may_start: Callable[[], Awaitable[bool]] | None = None,
 ) -> list[dict[str, Any]]:
     """Hold one conversation of ``config.turns`` turns (paper section 4).
 
     Args:
         engines: by role (user, policy, judge). The policy reads the conversation alone.
-        after_turn: called with the row of each finished turn.
+        after_turn: called with the row of each turn that is finished here.
+        finished: rows of turns that were finished before, in order: the case goes on from them.
+        may_start: asked before each turn.
 
     Returns:
         Rows of `aloe.schema.SCORES`, one per turn, in order.
 
     Raises:
         CaseFailed: one call had no usable answer in ``config.tries`` tries.
+        CaseStopped: a turn might not start.
     """
     speakers = within(engines, case.case_id)
-    history: list[Message] = []
-    rows: list[dict[str, Any]] = []
-    for turn in range(1, config.turns + 1):
+    rows = list(finished)
+    history = [message for row in rows for message in _said(row)]
+    for turn in range(len(rows) + 1, config.turns + 1):
+        if may_start is not None and not await may_start():
+            raise CaseStopped(rows)
         calls: list[dict[str, Any]] = []
         try:
             row = await _play_turn(case, turn, history, speakers, config, calls)
@@ -62,11 +77,15 @@ async def play_case(
             raise CaseFailed(_error_row(case, turn, error, spent)) from error
         rows.append(row)
         after_turn(row)
-        history += [
-            {"role": "user", "content": row["user"]},
-            {"role": "assistant", "content": row["reply"]},
-        ]
+        history += _said(row)
     return rows
+
+
+def _said(row: dict[str, Any]) -> list[Message]:
+    return [
+        {"role": "user", "content": row["user"]},
+        {"role": "assistant", "content": row["reply"]},
+    ]
 
 
 async def _play_turn(

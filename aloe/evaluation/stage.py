@@ -12,16 +12,17 @@ from typing import Any
 
 from aloe.config import Config, VllmModel, speaker_settings
 from aloe.engines import check_models
+from aloe.engines.account import Account
 from aloe.engines.actors import most_open, reserve, run_rows
 from aloe.engines.board import board
 from aloe.engines.kept import plain
 from aloe.engines.pool import await_pools, open_pools, pool_resources, pooled_models
 from aloe.engines.start import imports_of
-from aloe.errors import StageFailed, UserError
+from aloe.errors import StageFailed, StageStopped, UserError
 from aloe.evaluation.policies import cast_of, policy_model, stages_before
 from aloe.evaluation.results import benchmark_results, cases_by_policy
 from aloe.evaluation.table import evaluation_table
-from aloe.evaluation.worker import CaseWorker
+from aloe.evaluation.worker import OPEN, CaseWorker
 from aloe.placement import engines_fit
 from aloe.progress import console, meter
 from aloe.roles.prompts import prompts_version
@@ -45,6 +46,8 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
     Raises:
         UserError: a checkpoint or server is missing, or there are no held-out personas.
         StageFailed: more than ``run.max_error_rate`` of the cases failed, or all of one policy's.
+        StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent; what open cases have
+            finished is in ``evaluation/open/``, and they go on from there.
     """
     manifest = stage_manifest(
         store,
@@ -61,12 +64,13 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
         policy: _case_rows(heldout, policy, config.run.seed, manifest.fingerprint)
         for policy in config.evaluation.policies
     }
-    _play(config, store, cases)
     try:
+        _play(config, store, cases)
         failed = _check_failures(config, store, cases)
-    except StageFailed:
+    except (StageFailed, StageStopped):
         manifest.pause(store, started)
         raise
+    store.remove(OPEN)
     scores = store.read_table(f"{STAGE}/scores", SCORES)
     errors = store.read_table(f"{STAGE}/errors", ERRORS, ["calls"])
     calls = [
@@ -140,6 +144,9 @@ def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
 
     Simulator and judge keep their engines for all of them; of the policies only one has engines at
     a time.
+
+    Raises:
+        StageStopped: a limit is reached.
     """
     done = store.finished(STAGE, "scores") | store.finished(STAGE, "errors")
     todo = {
@@ -149,6 +156,8 @@ def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
     }
     if not todo:
         return
+    account = Account(config, store, STAGE)
+    begun = store.finished(OPEN)
     casts = {policy: cast_of(config, store, policy)[1] for policy in todo}
     everyone = {name: model for cast in casts.values() for name, model in cast.items()}
     check_models(everyone.values())
@@ -175,8 +184,8 @@ def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
     total, left = sum(map(len, cases.values())), sum(map(len, todo.values()))
     with (
         open_pools(lasting, config.storage, wait=False, alone=len(pooled) == 1) as pools,
-        meter("benchmark cases", total, total - left, config.evaluation.turns) as advance,
-        board(advance) as handle,
+        meter("benchmark cases", total, total - left, config.evaluation.turns, account) as advance,
+        board(advance, account) as link,
         ExitStack() as engines,
     ):
         coming = engines.enter_context(open_pools(own[next(iter(todo))], config.storage, False))
@@ -193,13 +202,16 @@ def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
                     "store": store,
                     "policy": policy,
                     "pools": {**pools, **own_pools},
-                    "board": handle,
+                    "board": link,
                 }
                 in_flight = most_open(actors, casts[policy].values())
-                for _ in run_rows(
-                    todo[policy], CaseWorker, arguments, actors, gpus[policy], in_flight
-                ):
-                    advance()
+                rows = [row | {"begun": row["case_id"] in begun} for row in todo[policy]]
+                stopped = False
+                for row in run_rows(rows, CaseWorker, arguments, actors, gpus[policy], in_flight):
+                    advance(int(row["ended"]))
+                    stopped = stopped or not row["ended"]
+                if stopped:
+                    raise account.stopped()
             if following and coming is own_pools:
                 coming = engines.enter_context(open_pools(own[following], config.storage, False))
 

@@ -8,19 +8,28 @@ from typing import Any
 
 from aloe.config import Config
 from aloe.engines.actors import EngineWorker
+from aloe.engines.board import BoardLink
 from aloe.engines.pool import Pools
-from aloe.evaluation.case import Case, CaseFailed, play_case
+from aloe.evaluation.case import Case, CaseFailed, CaseStopped, play_case
 from aloe.evaluation.policies import cast_of
 from aloe.roles import persona_of
 from aloe.schema import ERRORS, SCORES
 from aloe.storage import Store
+
+OPEN = "evaluation/open"
+"""Finished turns of cases that were stopped, by case; rows of `aloe.schema.SCORES`."""
 
 
 class CaseWorker(EngineWorker):
     """Plays one case per row, each a coroutine, and writes it when it is finished."""
 
     def __init__(
-        self, config: Config, store: Store, policy: str, pools: Pools, board: Any = None
+        self,
+        config: Config,
+        store: Store,
+        policy: str,
+        pools: Pools,
+        board: BoardLink | None = None,
     ) -> None:
         self._config, self._store, self._policy = config, store, policy
         self._roles, models = cast_of(config, store, policy)
@@ -30,15 +39,37 @@ class CaseWorker(EngineWorker):
         row: dict[str, Any] = {key: str(values[0]) for key, values in batch.items()}
         persona = persona_of(row | {"preferences": row["preferences"].split()})
         case = Case(row["case_id"], self._policy, persona, self._config.run.seed)
+        begun = bool(batch["begun"][0])
+        ended = await self.teller.within_limits() and await self._play(case, begun)
+        yield {"ended": [ended]}
+
+    async def _play(self, case: Case, begun: bool) -> bool:
+        """Play a case to its end, or to where it is stopped; returns whether it has ended."""
+        file = f"{OPEN}/{case.case_id}.parquet"
+        before: list[dict[str, Any]] = []
+        if begun:
+            before = (await asyncio.to_thread(self._store.read_table, file, SCORES)).to_pylist()
+            self.teller.turn(len(before), 0)
         async with self.conversation(case.case_id, self._roles) as engines:
             try:
-                rows = await play_case(case, engines, self._config.evaluation, self._tell)
+                rows = await play_case(
+                    case,
+                    engines,
+                    self._config.evaluation,
+                    self._tell,
+                    before,
+                    self.teller.within_limits,
+                )
                 folder, schema = "scores", SCORES
             except CaseFailed as error:
                 rows, folder, schema = [error.row], "errors", ERRORS
+            except CaseStopped as stopped:
+                if len(stopped.rows) > len(before):
+                    await asyncio.to_thread(self._store.write_table, file, stopped.rows, SCORES)
+                return False
         name = f"evaluation/{folder}/{case.case_id}.parquet"
         await asyncio.to_thread(self._store.write_table, name, rows, schema)
-        yield {"case_id": [case.case_id]}
+        return True
 
     def _tell(self, row: dict[str, Any]) -> None:
         self.teller.turn(1, sum(call["completion_tokens"] for call in row["calls"]))

@@ -62,6 +62,7 @@ class PoolKeeper:
         self._given = dict.fromkeys(KINDS, 0)
         self._brought: dict[Kind, dict[int, tuple[Outcome, Floats]]] = {kind: {} for kind in KINDS}
         self._newest = ""
+        self._closed = False
         self._changed = asyncio.Condition()
 
     async def start(self) -> int:
@@ -79,18 +80,24 @@ class PoolKeeper:
         """Whether no pool wants a further round."""
         return all(pool.stopped() for pool in self._pools.values())
 
+    async def close(self) -> None:
+        """Open no further rounds; those that are begun are brought to their end and kept."""
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
     async def newest(self) -> str:
         """The grown member that has joined last, for a person who watches; empty before one has."""
         return self._newest
 
     async def take(self, ticket: int) -> Job | None:
-        """The next request, as soon as its round is open; None when all pools have stopped."""
+        """The next request, as soon as its round is open; None when there will be none."""
         async with self._changed:
             if ticket in self._jobs:
                 job = self._jobs[ticket]
                 return None if self._is_in(job) else job
             while (job_found := self._next()) is None:
-                if await self.stopped():
+                if await self.stopped() or self._over():
                     return None
                 await self._changed.wait()
             self._jobs[ticket] = job_found
@@ -113,11 +120,16 @@ class PoolKeeper:
             self._newest = f"a grown {job.kind}: {excerpt(self._pools[job.kind].texts[-1], 300)}"
         return joined
 
+    def _over(self) -> bool:
+        return self._closed and not any(self._given.values())
+
     def _next(self) -> Job | None:
         open_pools = [
             pool
             for pool in self._pools.values()
-            if not pool.stopped() and self._given[pool.kind] < self._config.requests_per_round
+            if not pool.stopped()
+            and self._given[pool.kind] < self._config.requests_per_round
+            and (self._given[pool.kind] or not self._closed)
         ]
         if not open_pools:
             return None

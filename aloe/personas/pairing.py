@@ -95,6 +95,16 @@ def pair_pools(
     ]
 
 
+def count_personas(sizes: dict[Kind, int], config: PersonasConfig) -> tuple[int, int]:
+    """Personas that `pair_pools` makes of pools of these sizes: for dialogue, for the benchmark."""
+    others = sizes["personality"] - config.heldout_personalities
+    pairs = (sizes["profile"] - config.heldout_profiles) * min(
+        config.personalities_per_profile, others
+    )
+    talking = pairs if config.max_personas is None else min(pairs, config.max_personas)
+    return talking, config.heldout_profiles * config.heldout_personalities
+
+
 def check_sizes(sizes: dict[Kind, int], config: PersonasConfig) -> None:
     """Whether pools of these sizes leave something to train on.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aloe.config import Config, PersonasConfig, speaker_settings, speakers_of
+from aloe.engines.account import Account
 from aloe.engines.actors import most_open, reserve, run_rows
 from aloe.engines.board import board
 from aloe.engines.pool import Pools, await_pools, open_pools, pooled_models
@@ -55,6 +56,7 @@ def expand_personas(config: Config, store: Store) -> Manifest:
     Raises:
         UserError: a persona file is not readable, or a pool is too small for what is held out.
         StageFailed: more than ``run.max_error_rate`` of the requests failed.
+        StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent; begun rounds are kept.
     """
     starting = check_personas(config)
     manifest = stage_manifest(store, STAGE, _settings(config, starting), resume=config.run.resume)
@@ -64,9 +66,13 @@ def expand_personas(config: Config, store: Store) -> Manifest:
     names = {kind: without_failed_end(store, part) for kind, part in round_names(store).items()}
     pools = _pools(config, store, names)
     if not all(pool.stopped() for pool in pools.values()):
-        _grow(config, store, names, pools, starting)
+        account = Account(config, store, STAGE)
+        _grow(config, store, names, pools, starting, account)
         names = round_names(store)
         pools = _pools(config, store, names)
+        if not all(pool.stopped() for pool in pools.values()):
+            manifest.pause(store, started)
+            raise account.stopped()
     record = record_of(read_rounds(store, (name for kind in sorted(KINDS) for name in names[kind])))
     failed = _write_errors(store, record)
     if failed > config.run.max_error_rate * record.asked:
@@ -154,6 +160,7 @@ def _grow(
     names: Mapping[Kind, list[str]],
     pools: Mapping[Kind, GrowingPool],
     starting: Starting,
+    account: Account,
 ) -> None:
     """Run rounds until both pools have stopped; the keeper writes each as it is decided."""
     import ray
@@ -173,7 +180,10 @@ def _grow(
     )
     total = sum(growth_of(kind, settings).size for kind in KINDS)
     there = sum(len(pool.texts) for pool in pools.values())
-    with meter("persona pools", total, there) as advance, ExitStack() as stack:
+    with (
+        meter("persona pools", total, there, spending=account) as advance,
+        ExitStack() as stack,
+    ):
         start = keeper.start.remote()
         given = sum(len(outcome["candidates"]) for kind in begin for outcome in begin[kind])
         engines: Pools = {}
@@ -186,8 +196,8 @@ def _grow(
             if not engines:
                 engines = stack.enter_context(open_pools(pooled, config.storage, alone=True))
             await_pools(engines)
-            handle = stack.enter_context(board(advance))
-            arguments = {"config": config, "keeper": keeper, "pools": engines, "board": handle}
+            link = stack.enter_context(board(advance, account))
+            arguments = {"config": config, "keeper": keeper, "pools": engines, "board": link}
             shown = False
             for row in run_rows(tickets, PersonaWriter, arguments, actors, gpus, in_flight):
                 advance(int(row["accepted"]), int(row["completion_tokens"]))

@@ -8,6 +8,7 @@ from typing import Any
 
 from aloe.config import Config, speakers_of
 from aloe.engines.actors import EngineWorker
+from aloe.engines.board import BoardLink
 from aloe.engines.pool import Pools
 from aloe.personas.encode import SentenceEncoder
 from aloe.personas.filter import Floats
@@ -18,7 +19,9 @@ from aloe.personas.writing import write_candidates
 class PersonaWriter(EngineWorker):
     """Answers tickets: takes a request from the keeper, asks the model, hands the texts in."""
 
-    def __init__(self, config: Config, keeper: Any, pools: Pools, board: Any = None) -> None:
+    def __init__(
+        self, config: Config, keeper: Any, pools: Pools, board: BoardLink | None = None
+    ) -> None:
         """``keeper`` is the actor handle of `aloe.personas.keeper.PoolKeeper`."""
         self._config, self._keeper = config.personas, keeper
         self._roles = {"writer": config.personas.writer}
@@ -39,6 +42,9 @@ class PersonaWriter(EngineWorker):
                 )
             tokens = sum(call["completion_tokens"] for call in outcome["calls"])
             vectors = await self._encode(undecided(outcome))
+            # Before it is handed in: that may open the next round.
+            if not await self.teller.within_limits():
+                await self._keeper.close.remote()
             accepted = await self._keeper.hand_in.remote(job, outcome, vectors)
         yield {"ticket": [ticket], "accepted": [accepted], "completion_tokens": [tokens]}
 

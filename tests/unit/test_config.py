@@ -87,7 +87,8 @@ def test_overrides_round_trip(values):
 def test_dumped_yaml_is_plain(scripted_config):
     dumped = yaml.safe_load(dump_config(load_config(str(scripted_config))))
     script = {"latency_s": 0.0, "step_s": 0.0, "step_s_per_sequence": 0.0, "max_num_seqs": 64}
-    assert dumped["models"] == {"script": {"backend": "scripted", **script}}
+    expected = {"backend": "scripted", **script, "price": None}
+    assert dumped["models"] == {"script": expected}
 
 
 @pytest.mark.parametrize(

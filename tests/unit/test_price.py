@@ -17,3 +17,4 @@ def test_cached_tokens_cost_what_the_others_do_unless_they_have_a_price():
 
 def test_without_a_price_a_call_is_free():
     assert cost_usd(Price(), 10, 5, 10) == 0
+    assert cost_usd(None, 10, 5, 10) == 0

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from virtual_time import run_in_virtual_time
 
-from aloe.config import ScriptedModel
+from aloe.config import Price, ScriptedModel
 from aloe.engines import Completion, Request
 from aloe.engines.base import Load
 from aloe.engines.scripted import ScriptedEngine
@@ -66,3 +66,10 @@ def test_load_counts_calls_that_run_and_calls_that_wait():
 
 def test_no_time_passes_where_none_is_set():
     assert answers(different(3))[1] == 0
+
+
+def test_words_cost_what_the_price_says():
+    (free,), _ = answers(alike(1))
+    (paid,), _ = answers(alike(1), price=Price(prompt=1e6, completion=2e6))
+    assert free.cost_usd == 0
+    assert paid.cost_usd == paid.prompt_tokens + 2 * paid.completion_tokens

@@ -20,6 +20,7 @@ from openrlhf.trainer import ppo_trainer
 from openrlhf.trainer.ppo_utils import experience_maker
 
 from aloe.config import Config, PpoConfig
+from aloe.engines.account import Account
 from aloe.errors import StageFailed
 from aloe.schema import ERRORS
 from aloe.storage import Store, Usage
@@ -56,6 +57,7 @@ class Controller(ppo_trainer.BasePPOTrainer):  # type: ignore[misc]
         tokenizer: Any,
         prompts: Mapping[str, Sequence[Row]],
         recorder: Recorder,
+        account: Account,
     ) -> None:
         """Nothing is asked of the team yet.
 
@@ -63,13 +65,14 @@ class Controller(ppo_trainer.BasePPOTrainer):  # type: ignore[misc]
             team: groups of actors by role; all are loaded.
             arguments: see `ppo_arguments`.
             prompts: rows of `aloe.schema.PROMPTS` by split.
+            account: what user and judge cost is told to it.
         """
         assert isinstance(job.options, PpoConfig)
         self.options: PpoConfig = job.options
         self.store: Store = job.store
         self.job, self.folder = job, job.folder
         self.guards, self.max_error_rate = self.options.guards, config.run.max_error_rate
-        self.recorder = recorder
+        self.recorder, self.account = recorder, account
         strategy = SimpleNamespace(args=arguments)
         engines = list(job.engines)
         self.rollouts = Rollouts(self.options, job.seed, prompts, engines)
@@ -93,6 +96,7 @@ class Controller(ppo_trainer.BasePPOTrainer):  # type: ignore[misc]
         Raises:
             UserError: a state is there that other numbers of ranks wrote.
             StageFailed: a guard, a sync or too many failed episodes stop it.
+            StageStopped: a limit of the run is reached; a state is kept.
         """
         position = self._go_on()
         if position.step == 0:
@@ -104,8 +108,11 @@ class Controller(ppo_trainer.BasePPOTrainer):  # type: ignore[misc]
             last = position.step == self.options.updates
             if last or _due(position.step, self.options.eval_steps):
                 self._look()
-            if not last and _due(position.step, self.options.checkpoint_steps):
+            stopped = not last and not self.account.open
+            if stopped or (not last and _due(position.step, self.options.checkpoint_steps)):
                 self._keep()
+            if stopped:
+                raise self.account.stopped()
         ray.get(self.actor_model_group.async_run_method("save"))
         return self._outcome()
 
@@ -115,10 +122,10 @@ class Controller(ppo_trainer.BasePPOTrainer):  # type: ignore[misc]
         responses = ray.get(self.open or self.rollouts.ask(self.rollouts.of_update(step)))
         self.open = []
         seconds = {"rollout": time.monotonic() - began}
-        if self.options.ahead and step + 1 < self.options.updates:
-            self.open = self.rollouts.ask(self.rollouts.of_update(step + 1))
         responses = [response for answer in responses for response in answer]
         self._count(responses, step + 1)
+        if self.options.ahead and step + 1 < self.options.updates and self.account.open:
+            self.open = self.rollouts.ask(self.rollouts.of_update(step + 1))
         samples = [self.reader.read(response, self.options) for response in responses]
         status, _ = self.train_step(samples, step)
         seconds |= self._seconds(status)
@@ -184,7 +191,9 @@ class Controller(ppo_trainer.BasePPOTrainer):  # type: ignore[misc]
         errors = [response["error"] for response in responses if response["error"]]
         calls = [call for response in responses for call in response["calls"]]
         calls += [error["calls"][-1] for error in errors]
-        position.usage = asdict(Usage(**position.usage) + Usage.of_calls(calls))
+        usage = Usage.of_calls(calls)
+        self.account.spend(usage)
+        position.usage = asdict(Usage(**position.usage) + usage)
         position.policy_tokens += sum(reply_lengths(responses))
         position.episodes += len(responses)
         position.failed += len(errors)

@@ -8,6 +8,7 @@ from typing import Any
 from aloe.chat import ChatFormat, talked_with
 from aloe.config import Config, ModelConfig, PpoConfig, VllmModel, speaker_settings
 from aloe.engines import check_models
+from aloe.engines.account import Account
 from aloe.engines.embedded import resolve_checkpoint
 from aloe.engines.pool import open_pools, pool_resources, pooled_models
 from aloe.errors import UserError
@@ -38,6 +39,7 @@ def train_ppo(config: Config, store: Store) -> Manifest:
         UserError: see `aloe.training.stage.run_stage`; or ``training.ppo`` is not set or does not
             fit the models.
         StageFailed: a guard, a sync of weights or too many failed episodes stopped it.
+        StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent.
     """
     options = config.training.ppo
     if options is None:
@@ -100,6 +102,7 @@ def _run(config: Config, job: Job, recorder: Recorder) -> Outcome:
     import ray
     from transformers import AutoTokenizer
 
+    account = Account(config, job.store, job.folder)
     workers = workers_of(config)
     from aloe.training.ppo.arguments import ppo_arguments
     from aloe.training.ppo.controller import Controller
@@ -140,9 +143,10 @@ def _run(config: Config, job: Job, recorder: Recorder) -> Outcome:
         arguments = ppo_arguments(options, job.seed, len(job.engines), packs_trees=False)
         try:
             return Controller(
-                config, job, team, arguments, tokenizer, _prompts(job.store), recorder
+                config, job, team, arguments, tokenizer, _prompts(job.store), recorder, account
             ).run()
         finally:
+            account.note()
             ray.wait(team["rollout"].async_run_method("stop"), timeout=30)
 
 
