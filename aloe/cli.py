@@ -15,7 +15,7 @@ import typer
 
 from aloe.config import Config
 from aloe.config_file import dump_config, load_config
-from aloe.errors import EngineDied, StageFailed, StageStopped, UserError
+from aloe.errors import EngineDied, StageFailed, StageStopped, UserError, WorldFault
 from aloe.interrupt import interruptible
 from aloe.machine import machine_has_gpu, prefer_own_programs
 from aloe.progress import console, say, silently, use_json
@@ -330,7 +330,7 @@ def _exit_code(error: Exception) -> int:
     match error:
         case UserError():
             return 2
-        case StageStopped():
+        case StageStopped() | WorldFault():
             return os.EX_TEMPFAIL
         case _:
             return 1
@@ -342,7 +342,7 @@ def _known_cause(error: BaseException | None) -> Exception | None:
         # Ray's wrapper is of the class of its cause too, but its text is a traceback.
         wrapped = getattr(error, "cause", None)
         if wrapped is None and isinstance(
-            error, UserError | StageFailed | StageStopped | EngineDied
+            error, UserError | StageFailed | StageStopped | EngineDied | WorldFault
         ):
             return error
         error = wrapped or error.__cause__

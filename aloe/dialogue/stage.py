@@ -15,7 +15,7 @@ from aloe.engines.actors import most_open, reserve, run_rows
 from aloe.engines.board import board
 from aloe.engines.pool import open_pools, pooled_models
 from aloe.engines.start import imports_of
-from aloe.errors import StageFailed
+from aloe.errors import StageFailed, StageStopped
 from aloe.progress import meter, say
 from aloe.roles.prompts import prompts_version
 from aloe.runtime import connect
@@ -33,7 +33,8 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
 
     Raises:
         StageFailed: more than ``run.max_error_rate`` of the trees failed.
-        StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent; finished turns are kept.
+        StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent, or a model cannot be
+            asked any more; finished turns are kept.
     """
     manifest = stage_manifest(
         store, STAGE, _settings(config), after=["personas"], resume=config.run.resume
@@ -45,10 +46,10 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
     todo = parts.missing_parts(store, plan)
     if todo:
         account = Account(config, store, STAGE)
-        _roll_out(config, store, plan, todo, manifest.fingerprint, account)
+        fault = _roll_out(config, store, plan, todo, manifest.fingerprint, account)
         if parts.missing_parts(store, plan):
             manifest.pause(store, started)
-            raise account.stopped()
+            raise StageStopped(f"{STAGE}: {fault}") if fault else account.stopped()
     done = parts.total(store)
     verdict = (
         f"{done.failed_trees} of {plan.trees} trees failed "
@@ -108,7 +109,8 @@ def _roll_out(
     todo: list[int],
     fingerprint: str,
     account: Account,
-) -> None:
+) -> str:
+    """What of the world stopped it, in words; empty if nothing did."""
     models = speakers_of(config, list(config.roles.model_dump().values()))
     actors = config.dialogue.actors
     connect(config.ray, imports_of(models.values()))
@@ -137,8 +139,11 @@ def _roll_out(
             "board": link,
         }
         rows = [{"part": part} for part in todo]
+        fault = ""
         for row in run_rows(rows, RolloutWorker, arguments, actors, gpus, in_flight):
             advance(int(row["trees"]))
+            fault = fault or str(row["fault"])
+    return fault
 
 
 def _say_truncated(done: parts.Summary) -> None:

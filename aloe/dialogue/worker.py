@@ -15,7 +15,7 @@ from aloe.dialogue.tree import TreeFailed, TreeSeed, grow_tree
 from aloe.engines.actors import EngineWorker
 from aloe.engines.board import BoardLink
 from aloe.engines.pool import Pools
-from aloe.errors import StageStopped
+from aloe.errors import StageStopped, WorldFault
 from aloe.roles import persona_of
 from aloe.schema import stable_id
 from aloe.storage import Store
@@ -46,11 +46,11 @@ class RolloutWorker(EngineWorker):
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         number = int(batch["part"][0])
-        # What a limit leaves out is not even read.
-        within = await self.teller.within_limits()
+        # What is left out for now is not even read.
+        within = await self.may_start()
         summary = await self._roll_out(number) if within else None
         trees = summary.trees + summary.failed_trees if summary else 0
-        yield {"part": [number], "trees": [trees]}
+        yield {"part": [number], "trees": [trees], "fault": [self.fault]}
 
     async def _roll_out(self, number: int) -> parts.Summary | None:
         """What the part came to; None if trees of it were stopped and stay open."""
@@ -113,9 +113,12 @@ class RolloutWorker(EngineWorker):
 
             try:
                 return await grow_tree(
-                    seed, engines, self._config.dialogue, rows, keep, self.teller.within_limits
+                    seed, engines, self._config.dialogue, rows, keep, self.may_start
                 )
             except StageStopped:
+                return None
+            except WorldFault as fault:  # raised, it would end what others have in flight
+                self.fault = self.fault or str(fault)
                 return None
             except TreeFailed as error:
                 await asyncio.to_thread(parts.log_failure, self._store, part, error.row)

@@ -88,6 +88,12 @@ class EngineWorker:
         self._speakers = Speakers(models, pools, judge)
         self._most, self._fixed = most_open(actors, models.values()), actors.in_flight is not None
         self._gate: AdmissionGate | None = None
+        self.fault = ""
+        """What of the world has stopped this actor's conversations, in words."""
+
+    async def may_start(self) -> bool:
+        """Whether another turn may begin: within the run's limits, and while calls can succeed."""
+        return not self.fault and await self.teller.within_limits()
 
     @asynccontextmanager
     async def conversation(

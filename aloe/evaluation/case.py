@@ -8,7 +8,7 @@ from typing import Any
 
 from aloe.config import EvaluationConfig
 from aloe.engines import Engine, Message
-from aloe.errors import CallFailed
+from aloe.errors import CallFailed, WorldFault
 from aloe.roles import Persona, expected_score, reply, say_user, score, within
 from aloe.schema import derive_seed
 
@@ -72,6 +72,8 @@ async def play_case(
         calls: list[dict[str, Any]] = []
         try:
             row = await _play_turn(case, turn, history, speakers, config, calls)
+        except WorldFault as fault:
+            raise CaseStopped(rows) from fault
         except CallFailed as error:
             spent = [call for row in rows for call in row["calls"]] + calls
             raise CaseFailed(_error_row(case, turn, error, spent)) from error

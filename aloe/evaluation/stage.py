@@ -46,8 +46,9 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
     Raises:
         UserError: a checkpoint or server is missing, or there are no held-out personas.
         StageFailed: more than ``run.max_error_rate`` of the cases failed, or all of one policy's.
-        StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent; what open cases have
-            finished is in ``evaluation/open/``, and they go on from there.
+        StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent, or a model cannot be
+            asked any more; what open cases have finished is in ``evaluation/open/``, and they go on
+            from there.
     """
     manifest = stage_manifest(
         store,
@@ -206,12 +207,12 @@ def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
                 }
                 in_flight = most_open(actors, casts[policy].values())
                 rows = [row | {"begun": row["case_id"] in begun} for row in todo[policy]]
-                stopped = False
+                stopped, fault = False, ""
                 for row in run_rows(rows, CaseWorker, arguments, actors, gpus[policy], in_flight):
                     advance(int(row["ended"]))
-                    stopped = stopped or not row["ended"]
+                    stopped, fault = stopped or not row["ended"], fault or str(row["fault"])
                 if stopped:
-                    raise account.stopped()
+                    raise StageStopped(f"{STAGE}: {fault}") if fault else account.stopped()
             if following and coming is own_pools:
                 coming = engines.enter_context(open_pools(own[following], config.storage, False))
 

@@ -10,6 +10,7 @@ from aloe.config import Config
 from aloe.engines.actors import EngineWorker
 from aloe.engines.board import BoardLink
 from aloe.engines.pool import Pools
+from aloe.errors import WorldFault
 from aloe.evaluation.case import Case, CaseFailed, CaseStopped, play_case
 from aloe.evaluation.policies import cast_of
 from aloe.roles import persona_of
@@ -40,8 +41,8 @@ class CaseWorker(EngineWorker):
         persona = persona_of(row | {"preferences": row["preferences"].split()})
         case = Case(row["case_id"], self._policy, persona, self._config.run.seed)
         begun = bool(batch["begun"][0])
-        ended = await self.teller.within_limits() and await self._play(case, begun)
-        yield {"ended": [ended]}
+        ended = await self.may_start() and await self._play(case, begun)
+        yield {"ended": [ended], "fault": [self.fault]}
 
     async def _play(self, case: Case, begun: bool) -> bool:
         """Play a case to its end, or to where it is stopped; returns whether it has ended."""
@@ -58,12 +59,14 @@ class CaseWorker(EngineWorker):
                     self._config.evaluation,
                     self._tell,
                     before,
-                    self.teller.within_limits,
+                    self.may_start,
                 )
                 folder, schema = "scores", SCORES
             except CaseFailed as error:
                 rows, folder, schema = [error.row], "errors", ERRORS
             except CaseStopped as stopped:
+                if isinstance(stopped.__cause__, WorldFault):
+                    self.fault = self.fault or str(stopped.__cause__)
                 if len(stopped.rows) > len(before):
                     await asyncio.to_thread(self._store.write_table, file, stopped.rows, SCORES)
                 return False

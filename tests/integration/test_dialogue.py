@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from scripted_runs import persona_rows
+from trial_server import TrialServer
 
 from aloe.config_file import load_config
 from aloe.dialogue import rollout_dialogues
@@ -195,17 +196,17 @@ def load_config_like(config, turns: int, tries: int, resume: str):
 
 
 def test_failed_trees_are_rows_and_too_many_of_them_a_failure(prepared):
-    server = "{backend: openai, model: m, base_url: 'http://127.0.0.1:9/v1', deadline_s: 1}"
-    overrides = ["--models.nobody", server, "--roles.judge", "nobody", "--dialogue.tries", "1"]
-    config, store = prepared("broken", *overrides)
-    with pytest.raises(StageFailed, match="9 of 9 trees failed"):
-        rollout_dialogues(config, store)
+    with TrialServer("never-json").running() as server:
+        model = f"{{backend: openai, model: trial, base_url: '{server.url}'}}"
+        overrides = ["--models.trial", model, "--roles.inducer", "trial", "--dialogue.tries", "1"]
+        config, store = prepared("broken", *overrides)
+        with pytest.raises(StageFailed, match="9 of 9 trees failed"):
+            rollout_dialogues(config, store)
     rows = store.read_table("dialogue/errors", ERRORS).to_pylist()
     assert len(rows) == 9
     assert {(row["role"], row["turn"], row["kind"]) for row in rows} == {
-        ("judge", 1, "EngineError")
+        ("inducer", 1, "MalformedAnswer")
     }
-    assert all("nobody" in row["message"] for row in rows)
     assert store.read_table("dialogue/nodes", NODES).num_rows == 0
 
 
