@@ -47,6 +47,7 @@ def test_a_rerun_is_identical_byte_for_byte_and_a_resume_fills_the_gaps(prepared
         "comparisons": 9 * 3,
         "failed_trees": 0,
         "truncated": 0,
+        "ties": 0,
     }
     assert manifest.usage.calls == 9 * 3 * 6
     assert not [name for name in first if "partial" in name]
@@ -100,7 +101,7 @@ def four_trees(prepared):
         config, store = prepared(name, "--dialogue.part_size", "4", *overrides)
         rows = persona_rows(["benchmark", *["train"] * 4])
         store.write_table("personas/personas.parquet", rows, PERSONAS)
-        store.write_text("dialogue/plan.json", '{"trees": 4, "part_size": 4}')
+        store.write_text("dialogue/plan.json", '{"trees": 4, "part_size": 4, "rows": [[1, 4]]}')
         return config, store
 
     return make
