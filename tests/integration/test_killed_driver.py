@@ -88,17 +88,28 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+def not_alone(pid: int, mark: str) -> set[int]:
+    """A driver and who came of it, once somebody did: how soon depends on the machine."""
+    end = time.monotonic() + 30.0
+    while time.monotonic() < end:
+        everyone = {*family(pid), *marked(mark)}
+        if len(everyone) > 1:
+            return everyone
+        time.sleep(0.05)
+    raise AssertionError("nobody was started within 30 s")
+
+
 @pytest.mark.parametrize("way", ["copies", "interpreters"])
 @pytest.mark.parametrize(
     ("moment", "later_s"),
-    [("connecting", 1.0), ("connecting", 4.0), ("connected", 0.0), ("placed", 3.0), ("started", 0)],
+    [("connecting", 0.0), ("connecting", 4.0), ("connected", 0.0), ("placed", 3.0), ("started", 0)],
 )
 def test_a_driver_that_is_killed_leaves_nobody(moment, later_s, way, tmp_path):
     with driver(tmp_path.name, way) as process:
         reach(process, moment)
+        everyone = not_alone(process.pid, tmp_path.name)
         time.sleep(later_s)
-        everyone = {*family(process.pid), *marked(tmp_path.name)}
-        assert len(everyone) > 1
+        everyone |= {*family(process.pid), *marked(tmp_path.name)}
         process.kill()
     assert nobody_left(everyone, tmp_path.name)
 
