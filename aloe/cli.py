@@ -15,7 +15,7 @@ import typer
 
 from aloe.config import Config
 from aloe.config_file import dump_config, load_config
-from aloe.errors import EngineDied, StageFailed, UserError
+from aloe.errors import KNOWN, TRY_AGAIN, UserError, exit_code
 from aloe.interrupt import interruptible
 from aloe.machine import machine_has_gpu, prefer_own_programs
 from aloe.progress import console, say, use_json
@@ -243,7 +243,10 @@ def doctor(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of the ``aloe`` command. Exit codes: 0 done, 1 failed, 2 bad input."""
+    """Entry point of the ``aloe`` command.
+
+    Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order (the same command goes on).
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     prefer_own_programs()
     if not machine_has_gpu():
@@ -257,9 +260,11 @@ def main(arguments: list[str] | None = None) -> None:
         known = _known_cause(error)
         if known is None:
             raise  # a bug: its traceback is wanted
+        code = exit_code(known)
         line = str(known).partition("\n")[0]  # Ray appends what it did about it
-        console.print(f"aloe: {line}", markup=False, soft_wrap=True)
-        sys.exit(2 if isinstance(known, UserError) else 1)
+        more = "; the same command goes on from here" if code == TRY_AGAIN else ""
+        console.print(f"aloe: {line}{more}", markup=False, soft_wrap=True)
+        sys.exit(code)
 
 
 def job(*command: str) -> None:
@@ -275,7 +280,7 @@ def _known_cause(error: BaseException | None) -> Exception | None:
     while error is not None:
         # Ray's wrapper is of the class of its cause too, but its text is a traceback.
         wrapped = getattr(error, "cause", None)
-        if wrapped is None and isinstance(error, UserError | StageFailed | EngineDied):
+        if wrapped is None and isinstance(error, KNOWN):
             return error
         error = wrapped or error.__cause__
     return None
