@@ -16,7 +16,7 @@ import typer
 from aloe.config import Config
 from aloe.config_file import dump_config, load_config
 from aloe.errors import KNOWN, TRY_AGAIN, UserError, exit_code
-from aloe.interrupt import interruptible
+from aloe.interrupt import Terminated, interruptible
 from aloe.machine import machine_has_gpu, prefer_own_programs
 from aloe.progress import console, say, use_json
 
@@ -43,25 +43,33 @@ ConfigPath = Annotated[
     str,
     typer.Argument(help="YAML file; keys can be overridden: --dialogue.turns 4", metavar="CONFIG"),
 ]
+Retry = Annotated[
+    bool,
+    typer.Option("--retry-failed", help="Try what has failed again; otherwise it stays failed."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
 
 
 @app.command(context_settings=_PASS_ON)
-def run(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+def run(
+    context: typer.Context, config: ConfigPath, retry: Retry = False, as_json: Json = False
+) -> None:
     """Run all stages of a configuration; what is finished is not done again."""
     from aloe.pipeline import run_all
 
     use_json(as_json)
     with _resumable():
-        run_all(load_config(config, context.args))
+        run_all(load_config(config, context.args), retry)
 
 
-def _stage(context: typer.Context, config: str, name: str, as_json: bool) -> None:
+def _stage(
+    context: typer.Context, config: str, name: str, as_json: bool, retry: bool = False
+) -> None:
     from aloe.pipeline import run_one
 
     use_json(as_json)
     with _resumable():
-        run_one(load_config(config, context.args), name)
+        run_one(load_config(config, context.args), name, retry)
 
 
 @contextmanager
@@ -69,6 +77,9 @@ def _resumable() -> Iterator[None]:
     try:
         with interruptible():
             yield
+    except Terminated:
+        say("aloe: terminated; the same command goes on from here")
+        raise typer.Exit(TRY_AGAIN) from None
     except KeyboardInterrupt:
         say("aloe: interrupted; the same command goes on from here")
         raise typer.Exit(130) from None
@@ -95,9 +106,11 @@ def personas_import(
 
 
 @dialogue_app.command("rollout", context_settings=_PASS_ON)
-def dialogue_rollout(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+def dialogue_rollout(
+    context: typer.Context, config: ConfigPath, retry: Retry = False, as_json: Json = False
+) -> None:
     """Roll out one dialogue tree per persona."""
-    _stage(context, config, "dialogue", as_json)
+    _stage(context, config, "dialogue", as_json, retry)
 
 
 @preferences_app.command("build", context_settings=_PASS_ON)
@@ -163,9 +176,11 @@ def placement_plan(
 
 
 @app.command(context_settings=_PASS_ON)
-def evaluate(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+def evaluate(
+    context: typer.Context, config: ConfigPath, retry: Retry = False, as_json: Json = False
+) -> None:
     """Measure how well checkpoints align with held-out personas, turn by turn."""
-    _stage(context, config, "evaluation", as_json)
+    _stage(context, config, "evaluation", as_json, retry)
 
 
 RunFolder = Annotated[str, typer.Argument(help="Folder of a run, local or URL.", metavar="RUN")]

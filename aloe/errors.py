@@ -30,6 +30,10 @@ class MalformedAnswer(EngineError):
     """A model answered something that its prompt does not allow (empty text, broken JSON...)."""
 
 
+class ContextExceeded(EngineError):
+    """The prompt leaves no room for an answer in the model's context; so will every other try."""
+
+
 class WorldFault(Exception):
     """No call can succeed now, whatever it asks: quota, key, route, disk, a server that is down.
 

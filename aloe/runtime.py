@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aloe.errors import UserError
+from aloe.interrupt import rearm
 from aloe.machine import cores, machine_has_gpu
 from aloe.processes import OFF, forks, preload, python_of_workers, reap
 
@@ -73,6 +74,7 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
             )
         except ConnectionError as error:
             raise UserError(f"ray.address {address}: no Ray cluster answers there") from error
+        rearm()
         return
     reap()
     ray.init(
@@ -85,6 +87,7 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
         logging_level=logging.ERROR,
         **(copied if forks() else {}),
     )
+    rearm()
 
 
 def has_resources(gpus: float, cpus: float) -> bool:

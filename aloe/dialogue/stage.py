@@ -14,7 +14,7 @@ from aloe.engines.actors import most_open, reserve, run_rows
 from aloe.engines.board import board
 from aloe.engines.pool import open_pools, pooled_models
 from aloe.engines.start import imports_of
-from aloe.errors import StageFailed
+from aloe.errors import StageFailed, StageStopped
 from aloe.progress import meter, say
 from aloe.roles.prompts import prompts_version
 from aloe.runtime import connect
@@ -28,7 +28,8 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
     rollout goes on from the last finished turn of each open tree.
 
     Raises:
-        StageFailed: more than ``run.max_error_rate`` of the trees failed.
+        StageFailed: more than ``run.max_error_rate`` of the turns are missing.
+        StageStopped: nobody could be asked, or nothing be written, any more.
     """
     manifest = stage_manifest(
         store, STAGE, _settings(config), after=["personas"], resume=config.run.resume
@@ -39,17 +40,20 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
     actors = config.dialogue.actors
     plan = parts.begin_plan(store, config.dialogue.part_size, actors.max)
     todo = parts.missing_parts(store, plan)
-    if todo:
-        _roll_out(config, store, plan, todo, manifest.fingerprint)
-    done = parts.total(store)
-    verdict = (
-        f"{done.failed_trees} of {plan.trees} trees failed "
-        f"(run.max_error_rate {config.run.max_error_rate:g})"
-    )
-    if done.failed_trees > config.run.max_error_rate * plan.trees:
-        manifest.pause(store, started)
-        raise StageFailed(f"{verdict}, see {store.url(STAGE, 'errors')}")
-    if done.failed_trees:
+    with manifest.paused(store, started):
+        if todo:
+            _roll_out(config, store, plan, todo, manifest.fingerprint)
+        done = parts.total(store)
+        owed = plan.trees * turns_per_tree(config.dialogue)
+        verdict = (
+            f"{done.failed_turns} of {owed} turns failed, {done.failed_trees} of {plan.trees} "
+            f"trees whole (run.max_error_rate {config.run.max_error_rate:g})"
+        )
+        if done.failed_turns > config.run.max_error_rate * owed:
+            raise StageFailed(
+                f"{verdict}, see {store.url(STAGE, 'errors')}; --retry-failed tries them again"
+            )
+    if done.failed_turns:
         say(f"{STAGE}: {verdict}, see {store.url(STAGE, 'errors')}")
     store.remove(STAGE, "open")
     _say_economy(done)
@@ -62,6 +66,8 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
             "nodes": done.nodes,
             "comparisons": done.comparisons,
             "failed_trees": done.failed_trees,
+            "failed_turns": done.failed_turns,
+            "context_ends": done.context_ends,
         },
         results={
             "judge_agreement": done.agreements / done.comparisons if done.comparisons else None
@@ -107,8 +113,12 @@ def _roll_out(config: Config, store: Store, plan: Plan, todo: list[int], fingerp
             "board": handle,
         }
         rows = [{"part": part} for part in todo]
+        stopped = ""
         for row in run_rows(rows, RolloutWorker, arguments, actors, gpus, in_flight):
             advance(int(row["trees"]))
+            stopped = stopped or str(row["stopped"])
+    if stopped:  # parts that were not whole are open
+        raise StageStopped(f"{STAGE}: {stopped}")
 
 
 def _say_economy(done: parts.Summary) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from aloe.config import DialogueConfig
 from aloe.dialogue.branches import branches_after, nodes_per_turn, picks
@@ -11,7 +12,7 @@ from aloe.dialogue.rows import (
     Row,
     TreeSeed,
     answered_by,
-    error_row,
+    end_row,
     finished_turns,
     in_order,
     turn_rows,
@@ -24,15 +25,17 @@ from aloe.roles import within
 
 Keep = Callable[[list[Row]], Awaitable[None]]
 
-__all__ = ["Keep", "TreeFailed", "TreeSeed", "grow_tree"]
+__all__ = ["Keep", "Tree", "TreeSeed", "grow_tree"]
 
 
-class TreeFailed(Exception):
-    """A call of this tree failed for good; carries the row for the errors table."""
+class Tree(NamedTuple):
+    """What has grown, and where it could not."""
 
-    def __init__(self, row: Row) -> None:
-        super().__init__(row["message"])
-        self.row = row
+    rows: list[Row]
+    """Of `aloe.schema.NODES` by branch, in each the user's node, the guided replies and the
+    unguided ones. None: the very first turn failed."""
+    ends: list[Row]
+    """Of `aloe.schema.ERRORS`: branches that a failed call has ended, by branch."""
 
 
 async def grow_tree(
@@ -41,7 +44,9 @@ async def grow_tree(
     config: DialogueConfig,
     rows: Iterable[Row] = (),
     keep: Keep | None = None,
-) -> list[Row]:
+    ends: Iterable[Row] = (),
+    keep_ends: Keep | None = None,
+) -> Tree:
     """Hold one conversation of ``config.turns`` turns, and those that branch off from it.
 
     Args:
@@ -50,33 +55,37 @@ async def grow_tree(
             and becomes the tree that it would have become in one go.
         keep: awaited with the rows of all finished turns after each of them, before its branch
             goes on; never twice at once.
-
-    Returns:
-        Rows of `aloe.schema.NODES` by branch, in each the user's node, the guided replies and the
-        unguided ones.
+        ends: of branches that have ended before: they are not tried again.
+        keep_ends: as ``keep``, with the rows of all ends after each of them.
 
     Raises:
-        TreeFailed: one call had no usable answer in ``config.tries`` tries.
+        WorldFault: nobody can be asked now.
     """
     turns = finished_turns(rows, nodes_per_turn(config))
+    ended = {row["branch"]: row for row in ends}
     speakers = within(engines, start.tree_id)
     keeping = asyncio.Lock()
 
-    async def finish(branch: int, history: list[Message], parent: str | None) -> None:
+    async def finish(branch: int, history: list[Message], parent: str | None) -> bool:
         try:
             turn = await hold_turn(
                 start.persona, history, speakers, config, turn_seed(start, branch)
             )
         except CallFailed as error:
-            raise TreeFailed(error_row(start, branch, error, in_order(turns))) from error
+            ended[branch] = end_row(start, branch, error)
+            if keep_ends is not None:
+                async with keeping:
+                    await keep_ends(_by_branch(ended))
+            return False
         turns[branch] = turn_rows(start, branch, turn, parent)
         if keep is not None:
             async with keeping:
                 await keep(in_order(turns))
+        return True
 
     async def grow(branch: int, history: list[Message], parent: str | None) -> None:
-        if branch not in turns:
-            await finish(branch, history, parent)
+        if branch in ended or (branch not in turns and not await finish(branch, history, parent)):
+            return
         replies = picks(turn_seed(start, branch), config.samples)
         for number in branches_after(branch, config):
             reply, said = answered_by(turns[branch], replies[number % 2])
@@ -87,4 +96,9 @@ async def grow_tree(
             group.create_task(grow(1, [], None))
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from failures
-    return in_order(turns)
+    return Tree(in_order(turns), _by_branch(ended))
+
+
+def _by_branch(ended: Mapping[int, Row]) -> list[Row]:
+    """Rows of ends by branch."""
+    return [ended[branch] for branch in sorted(ended)]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from aloe.config import Config, speakers_of
 from aloe.dialogue import parts
-from aloe.dialogue.branches import nodes_per_turn
+from aloe.dialogue.branches import nodes_per_turn, turns_per_tree
 from aloe.dialogue.look import told_turn
 from aloe.dialogue.parts import Plan, Row
-from aloe.dialogue.tree import TreeFailed, TreeSeed, grow_tree
+from aloe.dialogue.tree import Tree, TreeSeed, grow_tree
 from aloe.engines.actors import EngineWorker
 from aloe.engines.pool import Pools
+from aloe.errors import WorldFault
 from aloe.roles import persona_of
 from aloe.schema import stable_id
 from aloe.storage import Store
@@ -38,75 +43,93 @@ class RolloutWorker(EngineWorker):
     ) -> None:
         self._roles: dict[str, str] = config.roles.model_dump()
         models = speakers_of(config, list(self._roles.values()))
-        super().__init__(models, pools, config.dialogue.actors, board)
+        super().__init__(models, pools, config.dialogue.actors, board, config.run.patience_s)
         self._config, self._store, self._plan = config, store, plan
         self._fingerprint = fingerprint
-        self._personas = parts.rolled_out(store)
+        self._personas: npt.NDArray[np.int64] | None = None
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        number = int(batch["part"][0])
-        summary = await self._roll_out(number)
-        yield {
-            "part": [number],
-            "trees": [summary.trees + summary.failed_trees],
-        }
+        number, trees, stopped = int(batch["part"][0]), 0, self.stopped
+        if not stopped:
+            try:
+                summary = await self._roll_out(number)
+                trees = summary.trees + summary.failed_trees
+            except WorldFault as fault:  # raised, it would end what others have in flight
+                stopped = self.stopped or str(fault)
+        self.teller.flush()
+        yield {"part": [number], "trees": [trees], "stopped": [stopped or ""]}
 
     async def _roll_out(self, number: int) -> parts.Summary:
-        part = self._plan.name(number)
+        """Grow all trees of a part, then make it final.
+
+        Raises:
+            WorldFault: it stays open, with what is finished.
+        """
+        part, shape = self._plan.name(number), self._config.dialogue
+        if self._personas is None:
+            self._personas = await self.store(parts.rolled_out, self._store)
         rows = self._personas[self._plan.slice(number)]
         seeds = [
-            self._seed(row)
-            for row in await asyncio.to_thread(parts.read_personas, self._store, rows)
+            self._seed(row) for row in await self.store(parts.read_personas, self._store, rows)
         ]
-        grown, failed = await asyncio.to_thread(parts.read_log, self._store, part)
-        turns = sum(map(len, grown.values())) + len(failed)
-        starts = await asyncio.to_thread(parts.count_start, self._store, part, turns)
+        grown, ends = await self.store(parts.read_log, self._store, part)
+        ended = sum(map(len, [*grown.values(), *ends.values()]))
+        starts = await self.store(parts.count_start, self._store, part, ended)
+        before = [Tree(grown.get(seed.tree_id, []), ends.get(seed.tree_id, [])) for seed in seeds]
         if starts > _STARTS:
-            failed |= {
-                seed.tree_id: _given_up(seed, starts)
-                for seed in seeds
-                if seed.tree_id not in failed
-            }
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(
-                    self._grow(part, seed, grown.get(seed.tree_id, []), number == index == 0)
-                )
-                for index, seed in enumerate(seeds)
-                if seed.tree_id not in failed
+            trees = [
+                self._given_up(seed, tree, starts) for seed, tree in zip(seeds, before, strict=True)
             ]
-        ended = [task.result() for task in tasks]
-        trees = [rows for rows in ended if isinstance(rows, list)]
-        lost = [*failed.values(), *(row for row in ended if isinstance(row, dict))]
-        lost.sort(key=lambda row: row["item_id"])
-        self.teller.flush()
-        return await asyncio.to_thread(parts.write_part, self._store, part, trees, lost)
+        else:
+            found = await asyncio.gather(
+                *(
+                    self._grow(part, seed, tree, number == index == 0)
+                    for index, (seed, tree) in enumerate(zip(seeds, before, strict=True))
+                ),
+                return_exceptions=True,  # nobody is cancelled in the middle of a turn
+            )
+            await self._raise_first(part, found)
+            trees = [tree for tree in found if isinstance(tree, Tree)]
+        return await self.store(parts.write_part, self._store, part, trees, shape)
 
-    async def _grow(
-        self, part: str, seed: TreeSeed, rows: list[Row], shown: bool
-    ) -> list[Row] | Row:
-        """Rows of the tree, or the row of its error; ``shown`` while it grows."""
+    async def _raise_first(self, part: str, found: Sequence[Tree | BaseException]) -> None:
+        failures = [tree for tree in found if isinstance(tree, BaseException)]
+        for failure in failures:  # before those of the world: these are faults of ours
+            if not isinstance(failure, WorldFault):
+                raise failure
+        if failures:
+            with suppress(WorldFault):
+                await asyncio.to_thread(parts.forget_start, self._store, part)
+            raise failures[0]
+
+    async def _grow(self, part: str, seed: TreeSeed, before: Tree, shown: bool) -> Tree:
+        """Grow a tree to its end; ``shown`` while it grows."""
         each = nodes_per_turn(self._config.dialogue)
-        self.teller.turn(len(rows) // each, 0)  # of a start before
-        known = {row["node_id"] for row in rows}
+        self.teller.turn(len(before.rows) // each, 0)  # of a start before
+        known = {row["node_id"] for row in before.rows}
+
+        async def keep(finished: list[Row]) -> None:
+            await self.store(parts.log_turns, self._store, part, seed.tree_id, finished)
+            fresh = [row for row in finished if row["node_id"] not in known]
+            known.update(row["node_id"] for row in fresh)
+            calls = (call for row in fresh for call in row["calls"])
+            self.teller.turn(len(fresh) // each, sum(call["completion_tokens"] for call in calls))
+            if shown and len(known) // each <= _SHOWN_TURNS:
+                self.teller.tell(told_turn(seed.persona, fresh))
+
+        async def keep_ends(ends: list[Row]) -> None:
+            await self.store(parts.log_ends, self._store, part, seed.tree_id, ends)
+
         async with self.conversation(seed.tree_id, self._roles) as engines:
-
-            async def keep(finished: list[Row]) -> None:
-                await asyncio.to_thread(parts.log_turns, self._store, part, seed.tree_id, finished)
-                fresh = [row for row in finished if row["node_id"] not in known]
-                known.update(row["node_id"] for row in fresh)
-                calls = (call for row in fresh for call in row["calls"])
-                self.teller.turn(
-                    len(fresh) // each, sum(call["completion_tokens"] for call in calls)
-                )
-                if shown and len(known) // each <= _SHOWN_TURNS:
-                    self.teller.tell(told_turn(seed.persona, fresh))
-
-            try:
-                return await grow_tree(seed, engines, self._config.dialogue, rows, keep)
-            except TreeFailed as error:
-                await asyncio.to_thread(parts.log_failure, self._store, part, error.row)
-                return error.row
+            return await grow_tree(
+                seed,
+                engines,
+                self._config.dialogue,
+                before.rows,
+                keep,
+                before.ends,
+                keep_ends,
+            )
 
     def _seed(self, row: Row) -> TreeSeed:
         seed = self._config.run.seed
@@ -118,15 +141,20 @@ class RolloutWorker(EngineWorker):
             self._fingerprint,
         )
 
-
-def _given_up(seed: TreeSeed, starts: int) -> Row:
-    return {
-        "stage": parts.STAGE,
-        "item_id": seed.tree_id,
-        "persona_id": seed.persona.persona_id,
-        "turn": None,
-        "role": None,
-        "kind": "ActorDied",
-        "message": f"the actor ended {starts - 1} times while this tree was open",
-        "calls": [],
-    }
+    def _given_up(self, seed: TreeSeed, tree: Tree, starts: int) -> Tree:
+        """The tree with what it has, and why there is no more of it."""
+        shape = self._config.dialogue
+        if len(tree.rows) == turns_per_tree(shape) * nodes_per_turn(shape):
+            return tree
+        row: Row = {
+            "stage": parts.STAGE,
+            "item_id": seed.tree_id,
+            "persona_id": seed.persona.persona_id,
+            "turn": None,
+            "branch": None,
+            "role": None,
+            "kind": "ActorDied",
+            "message": f"the actor ended {starts - 1} times while this tree was open",
+            "calls": [],
+        }
+        return Tree(tree.rows, [*tree.ends, row])

@@ -94,6 +94,8 @@ class Engine(Protocol):
 
         Raises:
             EngineError: this call failed; another try may work.
+            ContextExceeded: the prompt is too long; no other try can work.
+            WorldFault: no call can work now, whatever it asks.
             EngineDied: no call can work any more.
         """
         ...

@@ -19,7 +19,7 @@ from aloe.engines import backoff
 from aloe.engines.base import Completion, Load, Request
 from aloe.engines.gate import Gate
 from aloe.engines.price import cost_usd
-from aloe.errors import EngineError, MalformedAnswer, UserError
+from aloe.errors import ContextExceeded, EngineError, MalformedAnswer, UserError, WorldFault
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
@@ -82,10 +82,17 @@ class OpenAIEngine:
         except _failures() as error:
             if getattr(error, "status_code", None) in (401, 403):
                 # Not the server's words: they may repeat parts of the key.
-                raise EngineError(
+                raise WorldFault(
                     f"{self._name}: {self._model.base_url} refuses the key in "
-                    f"{self._model.api_key_env}"
+                    f"{self._model.api_key_env}",
+                    passes=False,
                 ) from None
+            if getattr(error, "code", None) == "insufficient_quota":
+                raise WorldFault(self._message(call, error), passes=False) from error
+            if _may_pass(error):  # for as long as deadline_s allows
+                raise WorldFault(self._message(call, error), passes=True) from error
+            if getattr(error, "code", None) == "context_length_exceeded":
+                raise ContextExceeded(self._message(call, error)) from error
             raise EngineError(self._message(call, error)) from error
         return self._read(answer, request, time.monotonic() - call.begun_at)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from aloe.config import (
     ActorPool,
@@ -14,6 +14,7 @@ from aloe.config import (
     VllmModel,
 )
 from aloe.engines.base import Engine, Load
+from aloe.engines.patience import Patience, PatientEngine
 from aloe.engines.pool import PooledEngine, Pools
 from aloe.engines.start import start_engine
 
@@ -25,13 +26,20 @@ class Speakers:
     there already.
     """
 
-    def __init__(self, models: Mapping[str, ModelConfig], pools: Pools | None = None) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, ModelConfig],
+        pools: Pools | None = None,
+        patience: Callable[[], Patience] | None = None,
+    ) -> None:
         """Start nothing yet.
 
         Args:
             pools: engines outside this process, see `aloe.engines.pool.open_pools`.
+            patience: called once for each engine, whose callers then wait together for what may
+                pass by itself; without it they see each `aloe.errors.WorldFault`.
         """
-        self._models, self._pools = dict(models), pools or {}
+        self._models, self._pools, self._patience = dict(models), pools or {}, patience
         self._engines: dict[ModelConfig, asyncio.Future[Engine]] = {}
 
     async def get(self, name: str) -> Engine:
@@ -41,7 +49,10 @@ class Speakers:
             future: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
             self._engines[model] = future
             try:
-                future.set_result(await self._start(name, model))
+                engine = await self._start(name, model)
+                if self._patience is not None:
+                    engine = PatientEngine(engine, self._patience())
+                future.set_result(engine)
             except Exception as error:
                 del self._engines[model]
                 future.set_exception(error)

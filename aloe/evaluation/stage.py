@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from itertools import zip_longest
+from itertools import count, zip_longest
 from typing import Any
 
 from aloe.config import Config, VllmModel, speaker_settings
@@ -17,7 +17,7 @@ from aloe.engines.board import board
 from aloe.engines.kept import plain
 from aloe.engines.pool import await_pools, open_pools, pool_resources, pooled_models
 from aloe.engines.start import imports_of
-from aloe.errors import StageFailed, UserError
+from aloe.errors import StageFailed, StageStopped, UserError
 from aloe.evaluation.policies import cast_of, policy_model, stages_before
 from aloe.evaluation.results import benchmark_results, cases_by_policy
 from aloe.evaluation.table import evaluation_table
@@ -44,6 +44,7 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
     Raises:
         UserError: a checkpoint or server is missing, or there are no held-out personas.
         StageFailed: more than ``run.max_error_rate`` of the cases failed, or all of one policy's.
+        StageStopped: nobody could be asked, or nothing be written, any more.
     """
     manifest = stage_manifest(
         store,
@@ -59,16 +60,15 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
         policy: _case_rows(config, store, policy, manifest.fingerprint)
         for policy in config.evaluation.policies
     }
-    _play(config, store, cases)
-    try:
+    with manifest.paused(store, started):
+        _play(config, store, cases)
         failed = _check_failures(config, store, cases)
-    except StageFailed:
-        manifest.pause(store, started)
-        raise
     scores = store.read_table(f"{STAGE}/scores", SCORES)
-    errors = store.read_table(f"{STAGE}/errors", ERRORS, ["calls"])
+    errors = [
+        store.read_table(f"{STAGE}/{folder}", ERRORS, ["calls"]) for folder in ("errors", "retried")
+    ]
     calls = [
-        call for table in (scores, errors) for row in table["calls"].to_pylist() for call in row
+        call for table in (scores, *errors) for row in table["calls"].to_pylist() for call in row
     ]
     finished = cases_by_policy(scores)
     results = benchmark_results(
@@ -86,6 +86,18 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
         counts={"cases": sum(map(len, cases.values())) - failed, "failed_cases": failed},
         results=results,
     )
+
+
+def retry_failed(store: Store) -> int:
+    """Let failed cases be owed again; what they cost stays counted. Returns how many there are."""
+    failed = sorted(store.finished(STAGE, "errors"))
+    there = store.finished(STAGE, "retried")
+    for case in failed:
+        name = next(name for n in count() if (name := f"{case}-{n}") not in there)
+        rows = store.read_table(f"{STAGE}/errors/{case}.parquet", ERRORS).to_pylist()
+        store.write_table(f"{STAGE}/retried/{name}.parquet", rows, ERRORS)
+        store.remove(f"{STAGE}/errors/{case}.parquet")
+    return len(failed)
 
 
 def _settings(config: Config, store: Store) -> Row:
@@ -188,10 +200,14 @@ def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
                     "board": handle,
                 }
                 in_flight = most_open(actors, casts[policy].values())
-                for _ in run_rows(
+                stopped = ""
+                for row in run_rows(
                     todo[policy], CaseWorker, arguments, actors, gpus[policy], in_flight
                 ):
-                    advance()
+                    stopped = stopped or str(row["stopped"])
+                    advance(int(not row["stopped"]))
+                if stopped:
+                    raise StageStopped(f"{STAGE}: {stopped}")
             if following and coming is own_pools:
                 coming = engines.enter_context(open_pools(own[following], config.storage, False))
 
@@ -226,6 +242,6 @@ def _check_failures(config: Config, store: Store, cases: dict[str, list[Row]]) -
         folder = store.url(STAGE, "errors")
         raise StageFailed(
             f"{all_failed} of {total} benchmark cases failed{which}, see {folder}; "
-            "remove that folder to try them again"
+            "--retry-failed tries them again"
         )
     return all_failed

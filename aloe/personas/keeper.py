@@ -63,6 +63,7 @@ class PoolKeeper:
         self._brought: dict[Kind, dict[int, tuple[Outcome, Floats]]] = {kind: {} for kind in KINDS}
         self._newest = ""
         self._changed = asyncio.Condition()
+        self._given_up = False
 
     async def start(self) -> int:
         """Decide the first round of pools that have not begun; returns how many texts joined."""
@@ -79,18 +80,24 @@ class PoolKeeper:
         """Whether no pool wants a further round."""
         return all(pool.stopped() for pool in self._pools.values())
 
+    async def give_up(self) -> None:
+        """Nobody can be asked any more: open rounds stay open, and no ticket waits for them."""
+        async with self._changed:
+            self._given_up = True
+            self._changed.notify_all()
+
     async def newest(self) -> str:
         """The grown member that has joined last, for a person who watches; empty before one has."""
         return self._newest
 
     async def take(self, ticket: int) -> Job | None:
-        """The next request, as soon as its round is open; None when all pools have stopped."""
+        """The next request, as soon as its round is open; None when there is no further one."""
         async with self._changed:
             if ticket in self._jobs:
                 job = self._jobs[ticket]
                 return None if self._is_in(job) else job
-            while (job_found := self._next()) is None:
-                if await self.stopped():
+            while self._given_up or (job_found := self._next()) is None:
+                if self._given_up or await self.stopped():
                     return None
                 await self._changed.wait()
             self._jobs[ticket] = job_found

@@ -15,7 +15,7 @@ from aloe.engines.actors import most_open, reserve, run_rows
 from aloe.engines.board import board
 from aloe.engines.pool import Pools, await_pools, open_pools, pooled_models
 from aloe.engines.start import imports_of
-from aloe.errors import StageFailed
+from aloe.errors import StageFailed, StageStopped
 from aloe.personas.encode import check_encoder
 from aloe.personas.growth import GrowingPool, growth_of, pool_of
 from aloe.personas.importing import read_pool_files
@@ -55,6 +55,7 @@ def expand_personas(config: Config, store: Store) -> Manifest:
     Raises:
         UserError: a persona file is not readable, or a pool is too small for what is held out.
         StageFailed: more than ``run.max_error_rate`` of the requests failed.
+        StageStopped: nobody could be asked, or nothing be written, any more.
     """
     starting = check_personas(config)
     manifest = stage_manifest(store, STAGE, _settings(config, starting), resume=config.run.resume)
@@ -64,7 +65,8 @@ def expand_personas(config: Config, store: Store) -> Manifest:
     names = {kind: without_failed_end(store, part) for kind, part in round_names(store).items()}
     pools = _pools(config, store, names)
     if not all(pool.stopped() for pool in pools.values()):
-        _grow(config, store, names, pools, starting)
+        with manifest.paused(store, started):
+            _grow(config, store, names, pools, starting)
         names = round_names(store)
         pools = _pools(config, store, names)
     record = record_of(read_rounds(store, (name for kind in sorted(KINDS) for name in names[kind])))
@@ -182,12 +184,15 @@ def _grow(
             await_pools(engines)
             handle = stack.enter_context(board(advance))
             arguments = {"config": config, "keeper": keeper, "pools": engines, "board": handle}
-            shown = False
+            shown, stopped = False, ""
             for row in run_rows(tickets, PersonaWriter, arguments, actors, gpus, in_flight):
                 advance(int(row["accepted"]), int(row["completion_tokens"]))
+                stopped = stopped or str(row["stopped"])
                 if row["accepted"] and not shown:
                     say(ray.get(keeper.newest.remote()))
                     shown = True
+            if stopped:
+                raise StageStopped(f"{STAGE}: {stopped}")
     ray.kill(keeper)
 
 

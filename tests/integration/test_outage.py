@@ -1,0 +1,109 @@
+"""Rollouts of 16 trees whose judge's server goes down in the middle, by the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import yaml
+from chat_server import ChatServer, Post, Reply, judged
+from scripted_runs import persona_rows, scripted_values
+
+from aloe.schema import NODES, PERSONAS
+from aloe.storage import Manifest, Store, load_manifest
+
+TREES, TURNS, WELL_FOR = 16, 3, 40
+
+QUOTA = Reply(429, body=json.dumps({"error": {"message": "no", "code": "insufficient_quota"}}))
+FAULTS = {
+    "quota": (QUOTA, "RateLimitError: Error code: 429", 0),
+    "key revoked": (Reply(401), "refuses the key", 0),
+    "gateway dead": (Reply(503), "given up after", 3),
+    "no route": (Reply(drop=True), "given up after", 3),
+}
+"""What the server does from a call on; what the last line says; seconds of patience."""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_outage_loses_nothing_and_the_same_command_goes_on(tmp_path, fault):
+    reply, said, patience_s = FAULTS[fault]
+    well = threading.Event()
+
+    def script(post: Post) -> Reply:
+        return Reply(body=judged()) if post.number <= WELL_FOR or well.is_set() else reply
+
+    store = Store(str(tmp_path / "run"))
+    store.write_table("personas/personas.parquet", persona_rows(["train"] * TREES), PERSONAS)
+    Manifest("personas", {}, "fixed", complete=True).save(store)
+    with ChatServer(script).running() as server:
+        config = write_config(tmp_path, server.url, patience_s)
+        code, told = rollout(config)
+        assert code == 75, told
+        asked = len(server.posts)
+        last = told.strip().splitlines()[-1]
+        assert last.startswith("aloe: dialogue: server")
+        assert said in last
+        assert last.endswith("; the same command goes on from here")
+        assert "Traceback" not in told
+        assert ("waiting for it up to 3 s" in told) == bool(patience_s)
+        assert asked <= WELL_FOR + 30
+        assert not store.names("dialogue", "errors")
+        manifest = load_manifest(store, "dialogue")
+        assert not manifest.complete
+        assert manifest.wall_seconds > 0
+
+        well.set()
+        code, told = rollout(config)
+        assert code == 0, told
+    rows = store.read_table("dialogue/nodes", NODES, ["tree_id", "node_id", "calls"]).to_pylist()
+    assert len({row["tree_id"] for row in rows}) == TREES
+    assert len({row["node_id"] for row in rows}) == len(rows) == TREES * TURNS * 3
+    counts = load_manifest(store, "dialogue").counts
+    assert counts["failed_trees"] == counts["failed_turns"] == 0
+    assert not store.names("dialogue", "errors")
+
+
+def test_what_passes_in_time_is_waited_for(tmp_path):
+    down: list[float] = []
+
+    def script(post: Post) -> Reply:
+        if post.number > WELL_FOR and len(down) < 12:
+            down.append(post.at)
+            return Reply(503)
+        return Reply(body=judged())
+
+    store = Store(str(tmp_path / "run"))
+    store.write_table("personas/personas.parquet", persona_rows(["train"] * TREES), PERSONAS)
+    Manifest("personas", {}, "fixed", complete=True).save(store)
+    with ChatServer(script).running() as server:
+        code, told = rollout(write_config(tmp_path, server.url, patience_s=60))
+    assert code == 0, told
+    assert "waiting for it up to 60 s" in told
+    assert "over, going on" in told
+    assert load_manifest(store, "dialogue").counts["trees"] == TREES
+
+
+def write_config(folder, url: str, patience_s: float):
+    values = scripted_values(folder)
+    values["run"]["patience_s"] = patience_s
+    values["models"]["server"] = {
+        "backend": "openai",
+        "model": "m",
+        "base_url": url,
+        "deadline_s": 0.5,
+    }
+    values["roles"]["judge"] = "server"
+    values["dialogue"] = {"turns": TURNS, "actors": {"in_flight": 4}}
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def rollout(config) -> tuple[int, str]:
+    command = [sys.executable, "-m", "aloe", "dialogue", "rollout", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env={**os.environ})
+    return done.returncode, done.stderr
