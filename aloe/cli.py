@@ -15,8 +15,8 @@ import typer
 
 from aloe.config import Config
 from aloe.config_file import dump_config, load_config
-from aloe.errors import EngineDied, StageFailed, StageStopped, UserError, WorldFault
-from aloe.interrupt import interruptible
+from aloe.errors import KNOWN, TRY_AGAIN, UserError, exit_code
+from aloe.interrupt import Terminated, interruptible
 from aloe.machine import machine_has_gpu, prefer_own_programs
 from aloe.progress import console, say, silently, use_json
 
@@ -43,6 +43,10 @@ ConfigPath = Annotated[
     str,
     typer.Argument(help="YAML file; keys can be overridden: --dialogue.turns 4", metavar="CONFIG"),
 ]
+Retry = Annotated[
+    bool,
+    typer.Option("--retry-failed", help="Try what has failed again; otherwise it stays failed."),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
 
 
@@ -59,6 +63,7 @@ def run(
         bool, typer.Option("--estimate", help="Only tell what it will take; see aloe estimate.")
     ] = False,
     trees: Trees = 3,
+    retry: Retry = False,
     as_json: Json = False,
 ) -> None:
     """Run all stages of a configuration; what is finished is not done again."""
@@ -69,7 +74,7 @@ def run(
 
     use_json(as_json)
     with _resumable():
-        run_all(load_config(config, context.args))
+        run_all(load_config(config, context.args), retry)
 
 
 @app.command(context_settings=_PASS_ON)
@@ -89,12 +94,14 @@ def estimate(
         say(line)
 
 
-def _stage(context: typer.Context, config: str, name: str, as_json: bool) -> None:
+def _stage(
+    context: typer.Context, config: str, name: str, as_json: bool, retry: bool = False
+) -> None:
     from aloe.pipeline import run_one
 
     use_json(as_json)
     with _resumable():
-        run_one(load_config(config, context.args), name)
+        run_one(load_config(config, context.args), name, retry)
 
 
 @contextmanager
@@ -102,6 +109,9 @@ def _resumable() -> Iterator[None]:
     try:
         with interruptible():
             yield
+    except Terminated:
+        say("aloe: terminated; the same command goes on from here")
+        raise typer.Exit(TRY_AGAIN) from None
     except KeyboardInterrupt:
         say("aloe: interrupted; the same command goes on from here")
         raise typer.Exit(130) from None
@@ -137,9 +147,11 @@ def personas_import(
 
 
 @dialogue_app.command("rollout", context_settings=_PASS_ON)
-def dialogue_rollout(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+def dialogue_rollout(
+    context: typer.Context, config: ConfigPath, retry: Retry = False, as_json: Json = False
+) -> None:
     """Roll out one dialogue tree per persona."""
-    _stage(context, config, "dialogue", as_json)
+    _stage(context, config, "dialogue", as_json, retry)
 
 
 @preferences_app.command("build", context_settings=_PASS_ON)
@@ -205,9 +217,11 @@ def placement_plan(
 
 
 @app.command(context_settings=_PASS_ON)
-def evaluate(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+def evaluate(
+    context: typer.Context, config: ConfigPath, retry: Retry = False, as_json: Json = False
+) -> None:
     """Measure how well checkpoints align with held-out personas, turn by turn."""
-    _stage(context, config, "evaluation", as_json)
+    _stage(context, config, "evaluation", as_json, retry)
 
 
 RunFolder = Annotated[str, typer.Argument(help="Folder of a run, local or URL.", metavar="RUN")]
@@ -298,7 +312,7 @@ def doctor(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``aloe`` command.
 
-    Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order: the same command goes on.
+    Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped in order (the same command goes on).
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     prefer_own_programs()
@@ -313,9 +327,11 @@ def main(arguments: list[str] | None = None) -> None:
         known = _known_cause(error)
         if known is None:
             raise  # a bug: its traceback is wanted
+        code = exit_code(known)
         line = str(known).partition("\n")[0]  # Ray appends what it did about it
-        console.print(f"aloe: {line}", markup=False, soft_wrap=True)
-        sys.exit(_exit_code(known))
+        more = "; the same command goes on from here" if code == TRY_AGAIN else ""
+        console.print(f"aloe: {line}{more}", markup=False, soft_wrap=True)
+        sys.exit(code)
 
 
 def job(*command: str) -> None:
@@ -326,24 +342,12 @@ def job(*command: str) -> None:
     main([*command, known.config, *overrides])
 
 
-def _exit_code(error: Exception) -> int:
-    match error:
-        case UserError():
-            return 2
-        case StageStopped() | WorldFault():
-            return os.EX_TEMPFAIL
-        case _:
-            return 1
-
-
 def _known_cause(error: BaseException | None) -> Exception | None:
     """The error of ours in a chain of causes; Ray wraps what its workers raise."""
     while error is not None:
         # Ray's wrapper is of the class of its cause too, but its text is a traceback.
         wrapped = getattr(error, "cause", None)
-        if wrapped is None and isinstance(
-            error, UserError | StageFailed | StageStopped | EngineDied | WorldFault
-        ):
+        if wrapped is None and isinstance(error, KNOWN):
             return error
         error = wrapped or error.__cause__
     return None

@@ -8,6 +8,11 @@ The **user's** (`UserError`): bad input, one line, before anything is paid for.
 
 from __future__ import annotations
 
+import os
+
+FAILED, BAD_INPUT, TRY_AGAIN = 1, 2, os.EX_TEMPFAIL
+"""Exit codes: a stage failed; bad input; stopped in order (75), the same command goes on."""
+
 
 class UserError(Exception):
     """Bad input. The message names the file, key or row and says what was expected. Exit code 2."""
@@ -27,6 +32,10 @@ class MalformedAnswer(EngineError):
 
 class ThoughtOnly(MalformedAnswer):
     """A model thought until its tokens were spent; another try has more (``thinking_tokens``)."""
+
+
+class ContextExceeded(EngineError):
+    """The prompt leaves no room for an answer in the model's context; so will every other try."""
 
 
 class WorldFault(Exception):
@@ -66,5 +75,23 @@ class CallFailed(EngineError):
     """
 
     def __init__(self, role: str, kind: str, message: str, call: dict[str, object]) -> None:
-        super().__init__(message)
+        super().__init__(role, kind, message, call)  # all, so that it survives pickling
         self.role, self.kind, self.call = role, kind, call
+
+    def __str__(self) -> str:
+        return str(self.args[2])
+
+
+KNOWN = (UserError, StageFailed, EngineDied, StageStopped, WorldFault)
+"""What a command ends with in one line; anything else is a bug and shows its traceback."""
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code of a command that ends with one of `KNOWN`."""
+    match error:
+        case UserError():
+            return BAD_INPUT
+        case StageStopped() | WorldFault():
+            return TRY_AGAIN
+        case _:
+            return FAILED

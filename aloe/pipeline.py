@@ -54,8 +54,18 @@ def stages_of(config: Config) -> list[str]:
     return [name for name in STAGES if optional.get(name, config) is not None]
 
 
-def run_all(config: Config) -> bool:
+RETRIED: dict[str, str] = {
+    "dialogue": "aloe.dialogue:retry_failed",
+    "evaluation": "aloe.evaluation:retry_failed",
+}
+"""Stage -> function that lets its failed items be owed again."""
+
+
+def run_all(config: Config, retry: bool = False) -> bool:
     """Run every stage that is not complete yet.
+
+    Args:
+        retry: try failed items again, see `retry_failed`.
 
     Returns:
         Whether there was anything to do.
@@ -67,6 +77,9 @@ def run_all(config: Config) -> bool:
     store = run_store(config)
     store.check_reachable()
     stages = stages_of(config)
+    if retry:
+        for name in stages:
+            retry_failed(config, store, name)
     fresh = [name for name in stages if not _complete(store, name)]
     if fresh:
         prepare(config, store, stages)
@@ -178,10 +191,39 @@ def _has_room(config: Config, kind: Kind) -> bool:
     return True
 
 
-def run_one(config: Config, name: str) -> Manifest:
-    """Run one stage; its inputs must be there."""
+def retry_failed(config: Config, store: Store, name: str) -> None:
+    """Let a stage's failed items be owed again, unless a later stage has read what there is."""
+    if name not in RETRIED:
+        return
+    manifest = load_manifest(store, name)
+    stages = [stage for stage in stages_of(config) if stage != "report"]
+    read = [stage for stage in _readers(stages, name) if load_manifest(store, stage) is not None]
+    if manifest is None or not (store.names(name, "errors") or store.exists(name, "open")):
+        return
+    if read:
+        say(f"{name}: failed items stay, as {read[0]} has been made from the others")
+        return
+    module, function = RETRIED[name].split(":")
+    owed = getattr(import_module(module), function)(store)
+    if owed:
+        replace(manifest, complete=False).save(store)
+        say(f"{name}: {owed} failed items are tried again", stage=name, retried=owed)
+
+
+def _readers(stages: list[str], name: str) -> list[str]:
+    return stages[stages.index(name) + 1 :] if name in stages else []
+
+
+def run_one(config: Config, name: str, retry: bool = False) -> Manifest:
+    """Run one stage; its inputs must be there.
+
+    Args:
+        retry: try its failed items again, see `retry_failed`.
+    """
     store = run_store(config)
     store.check_reachable()
+    if retry:
+        retry_failed(config, store, name)
     fresh = not _complete(store, name)
     if fresh:
         prepare(config, store, [name])

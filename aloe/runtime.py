@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aloe.errors import UserError
+from aloe.interrupt import rearm
 from aloe.machine import machine_has_gpu, usable_cores
 from aloe.processes import OFF, forks, preload, python_of_workers, reap
 
@@ -103,6 +104,7 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
             )
         except ConnectionError as error:
             raise UserError(f"ray.address {address}: no Ray cluster answers there") from error
+        rearm()
         return
     check_temporary()
     reap()
@@ -116,6 +118,7 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
         logging_level=logging.ERROR,
         **(copied if forks() else {}),
     )
+    rearm()
 
 
 def has_resources(gpus: float, cpus: float) -> bool:

@@ -140,8 +140,9 @@ ERRORS = _table(
         ("item_id", pa.string()),  # tree, case or request
         ("persona_id", pa.string()),
         ("turn", pa.int32()),
+        ("branch", pa.int64()),  # of a tree, which ends there; null elsewhere
         ("role", pa.string()),
-        ("kind", pa.string()),  # class of the error
+        ("kind", pa.string()),  # class of the error; context: no room for a further turn
         ("message", pa.string()),
         ("calls", pa.list_(CALL)),
     ],

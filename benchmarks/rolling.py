@@ -102,9 +102,9 @@ async def rollout(
 
     async def grow(tree: TreeSeed) -> list[dict[str, Any]]:
         async with gate.admitted():
-            rows = await grow_tree(tree, speakers, config)
+            grown = await grow_tree(tree, speakers, config)
             engine.release(tree.tree_id)
-            return rows
+            return grown.rows
 
     return await asyncio.gather(*map(grow, trees))
 

@@ -33,6 +33,7 @@ from rich.table import Table
 
 from aloe.config import Config, StorageConfig
 from aloe.dialogue import parts
+from aloe.dialogue.tree import Tree
 from aloe.preferences import build_preferences
 from aloe.report.trees import choose_trees
 from aloe.schema import NODES, PAIRS, PERSONAS, SCORES, SFT
@@ -200,7 +201,8 @@ def roll_out(
             chosen = parts.read_personas(store, plan.personas(number))
             parts.read_log(store, name)
             parts.count_start(store, name, 0)
-            parts.write_part(store, name, [tree(draw, row, turns) for row in chosen], [])
+            trees = [Tree(tree(draw, row, turns), []) for row in chosen]
+            parts.write_part(store, name, trees, config.dialogue)
         parts.total(store)
         return plan
 

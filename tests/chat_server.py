@@ -117,9 +117,21 @@ def _completion(text: str) -> dict[str, Any]:
     }
 
 
+def judged(choice: str = "1") -> str:
+    """Body of an answer that is one of two choices, with log-probs."""
+    top = [{"token": token, "logprob": p, "bytes": None} for token, p in (("1", -0.2), ("2", -1.7))]
+    first = next(entry for entry in top if entry["token"] == choice)
+    completion = _completion(choice)
+    completion["choices"][0]["logprobs"] = {"content": [{**first, "top_logprobs": top}]}
+    return json.dumps(completion)
+
+
 def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:  # the list of models, which is looked at before a run
+            self._answer(Reply(), b'{"object": "list", "data": []}')
 
         def do_POST(self) -> None:
             length = int(self.headers["content-length"])
@@ -128,6 +140,10 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
             content = reply.body or json.dumps(
                 _completion(text) if reply.status == 200 else {"error": {"message": "no"}}
             )
+            if not reply.drip:
+                time.sleep(reply.seconds)
+            # Before the answer is sent: after it the client may be sending the next request.
+            server.leave()
             try:
                 self._answer(reply, content.encode())
             except (BrokenPipeError, ConnectionResetError):
@@ -135,10 +151,6 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self, reply: Reply, content: bytes) -> None:
             blanks = int(reply.seconds / 0.05) if reply.drip else 0
-            if not blanks:
-                time.sleep(reply.seconds)
-            # Before the answer is sent: after it the client may be sending the next request.
-            server.leave()
             if reply.drop:
                 self.close_connection = True
                 return

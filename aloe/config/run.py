@@ -17,7 +17,11 @@ class RunConfig(Section):
     seed: int = 0
     """The one seed from which every sampler's seed is derived."""
     max_error_rate: float = Field(0.1, ge=0, le=1)
-    """Largest share of failed trees (or cases) with which a stage still counts as complete."""
+    """Largest share of turns (of trees), or of cases, that may be lost to failed calls in a stage
+    that still counts as complete."""
+    patience_s: float = Field(600.0, ge=0)
+    """Seconds that a stage waits for what may pass by itself (a server that is busy or down, a
+    store that does not answer) before it stops in order, with exit code 75."""
     max_tokens: int | None = Field(None, ge=1)
     """Prompt and completion tokens that all stages of the run may spend, over all of its starts.
     When they are spent no new turn begins; those that are open are finished and kept, so that the

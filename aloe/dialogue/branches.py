@@ -66,6 +66,11 @@ def branches_after(branch: int, config: DialogueConfig) -> list[int]:
     ]
 
 
+def turns_from(branch: int, config: DialogueConfig) -> int:
+    """Turns of a whole tree that hang on this branch, itself included."""
+    return 1 + sum(turns_from(number, config) for number in branches_after(branch, config))
+
+
 def picks(seed: int, samples: int) -> tuple[Pick, Pick]:
     """The replies of one turn that branches 2b and 2b + 1 go on with.
 

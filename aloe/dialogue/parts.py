@@ -2,10 +2,11 @@
 
     dialogue/plan.json                    how the trees are divided, fixed at the first start
     dialogue/open/<part>/<tree>.parquet   an open tree: rows of its finished turns (NODES)
-    dialogue/open/<part>/<tree>.error     a tree that failed: its row (ERRORS, Parquet)
+    dialogue/open/<part>/<tree>.ends      branches of it that failed: their rows (ERRORS, Parquet)
     dialogue/open/<part>/starts.json      how often the part was begun without getting on
     dialogue/nodes/<part>.parquet         the part's trees, when all of them have ended
-    dialogue/errors/<part>.parquet        those of them that failed, if any
+    dialogue/errors/<part>.parquet        branches of them that have ended by a failed call, if any
+    dialogue/retried/<part>-<n>.parquet   rows of errors/ that were owed again (aloe.dialogue.retry)
     dialogue/parts/<part>.json            written last: the part is final, and what it cost
 
 Only names of parts are ever listed by the driver. A kill between two of these writes costs nothing:
@@ -15,7 +16,7 @@ the part is put together again from its logs, to the same bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,6 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from aloe.config import DialogueConfig
+from aloe.dialogue.branches import nodes_per_turn, turns_from, turns_per_tree
+from aloe.dialogue.rows import CONTEXT
+from aloe.dialogue.tree import Tree
 from aloe.engines.judging import share_variance, votes_of
 from aloe.errors import UserError
 from aloe.roles import is_even
@@ -79,6 +83,10 @@ class Summary:
     """Pairs of replies that the judge compared."""
     agreements: int = 0
     """Comparisons in which both orders preferred the same reply."""
+    failed_turns: int = 0
+    """Turns that are missing because a call of theirs, or of one before, failed."""
+    context_ends: int = 0
+    """Branches that ended because the dialogue had outgrown a model's context."""
     replies: int = 0
     truncated: int = 0
     """Replies that max_tokens ended."""
@@ -99,6 +107,8 @@ class Summary:
             self.nodes + other.nodes,
             self.comparisons + other.comparisons,
             self.agreements + other.agreements,
+            self.failed_turns + other.failed_turns,
+            self.context_ends + other.context_ends,
             self.replies + other.replies,
             self.truncated + other.truncated,
             self.ties + other.ties,
@@ -149,8 +159,8 @@ def missing_parts(store: Store, plan: Plan) -> list[int]:
     return [part for part in range(plan.parts) if f"{plan.name(part)}.json" not in final]
 
 
-def read_log(store: Store, part: str) -> tuple[dict[str, list[Row]], dict[str, Row]]:
-    """Rows so far of a part's open trees, and the error rows of those that failed, by tree id."""
+def read_log(store: Store, part: str) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
+    """Rows so far of a part's open trees, and the rows of their ends, by tree id."""
     folder = f"{STAGE}/open/{part}"
     names = store.names(folder)
     trees = {
@@ -158,12 +168,12 @@ def read_log(store: Store, part: str) -> tuple[dict[str, list[Row]], dict[str, R
         for name in names
         if name.endswith(".parquet")
     }
-    failed = {
-        name.removesuffix(".error"): store.read_table(f"{folder}/{name}", ERRORS).to_pylist()
+    ends = {
+        name.removesuffix(".ends"): store.read_table(f"{folder}/{name}", ERRORS).to_pylist()
         for name in names
-        if name.endswith(".error")
+        if name.endswith(".ends")
     }
-    return trees, {tree: rows[0] for tree, rows in failed.items()}
+    return trees, ends
 
 
 def log_turns(store: Store, part: str, tree_id: str, rows: list[Row]) -> None:
@@ -171,9 +181,9 @@ def log_turns(store: Store, part: str, tree_id: str, rows: list[Row]) -> None:
     store.write_table(f"{STAGE}/open/{part}/{tree_id}.parquet", rows, NODES)
 
 
-def log_failure(store: Store, part: str, row: Row) -> None:
-    """Keep that a tree has failed."""
-    store.write_table(f"{STAGE}/open/{part}/{row['item_id']}.error", [row], ERRORS)
+def log_ends(store: Store, part: str, tree_id: str, rows: list[Row]) -> None:
+    """Keep which branches of a tree have ended by a failed call."""
+    store.write_table(f"{STAGE}/open/{part}/{tree_id}.ends", rows, ERRORS)
 
 
 def count_start(store: Store, part: str, turns: int) -> int:
@@ -188,58 +198,67 @@ def count_start(store: Store, part: str, turns: int) -> int:
     return starts
 
 
-def forget_starts(store: Store, part: str) -> None:
-    """A start has stopped in order: nothing is counted against the part."""
+def forget_start(store: Store, part: str) -> None:
+    """A start that has stopped in order says nothing about the part."""
     store.remove(STAGE, "open", part, "starts.json")
 
 
-def write_part(store: Store, part: str, trees: list[list[Row]], failed: list[Row]) -> Summary:
-    """Make a part final.
-
-    Args:
-        trees: rows of NODES of each finished tree.
-        failed: rows of ERRORS.
-    """
-    rows = [row for tree in trees for row in tree]
-    summary = _summary(len(trees), rows, failed)
+def write_part(store: Store, part: str, trees: Sequence[Tree], config: DialogueConfig) -> Summary:
+    """Make a part final: all of its trees have ended."""
+    rows = [row for tree in trees for row in tree.rows]
+    ends = [row for tree in trees for row in tree.ends]
+    summary = sum((_summary(tree, config) for tree in trees), Summary())
     store.write_table(f"{STAGE}/nodes/{part}.parquet", rows, NODES)
-    if failed:
-        store.write_table(f"{STAGE}/errors/{part}.parquet", failed, ERRORS)
+    if ends:
+        store.write_table(f"{STAGE}/errors/{part}.parquet", ends, ERRORS)
+    else:  # of a time before they were tried again
+        store.remove(f"{STAGE}/errors/{part}.parquet")
     store.write_text(f"{STAGE}/parts/{part}.json", json.dumps(asdict(summary)) + "\n")
     store.remove(STAGE, "open", part)
     return summary
 
 
 def total(store: Store) -> Summary:
-    """Sum over all final parts, from their markers alone."""
+    """Sum over all final parts, from their markers, and the calls that were tried again."""
     names = [f"{STAGE}/parts/{name}" for name in store.names(STAGE, "parts")]
     summary = Summary()
     for start in range(0, len(names), _MARKERS_AT_ONCE):
         for text in store.read_texts(names[start : start + _MARKERS_AT_ONCE]).values():
             values = json.loads(text)
             summary += Summary(**{**values, "usage": Usage(**values["usage"])})
-    return summary
+    again = store.read_table(f"{STAGE}/retried", ERRORS, ["calls"]).to_pylist()
+    return summary + Summary(usage=Usage.of_calls(_calls(again)))
 
 
-def _summary(trees: int, rows: list[Row], failed: list[Row]) -> Summary:
-    guided = [row for row in rows if row["role"] == "guided"]
-    replies = [row for row in rows if row["role"] != "user"]
+def _summary(tree: Tree, config: DialogueConfig) -> Summary:
+    guided = [row for row in tree.rows if row["role"] == "guided"]
+    replies = [row for row in tree.rows if row["role"] != "user"]
     ties = [row for row in guided if is_even(row["judge_probability"])]
     ended = [row["finish_reason"] for row in replies]
+    # A tree that cannot even begin is a failed one, whatever the reason.
+    ends = [row["branch"] for row in tree.ends if row["kind"] == CONTEXT]
+    outgrown = [branch for branch in ends if branch != 1]
+    excused = sum(turns_from(branch, config) for branch in outgrown)
+    held = len(tree.rows) // nodes_per_turn(config)
     return Summary(
-        trees,
-        len(failed),
-        len(rows),
-        len(guided),
-        sum(row["judge_agrees"] for row in guided),
-        len(replies),
-        ended.count("length"),
-        len(ties),
-        sum(is_even(row["judge_shown_first"]) for row in ties),
-        sum(votes_of(_judged(row)) > 0 for row in guided),
+        trees=int(bool(tree.rows)),
+        failed_trees=int(not tree.rows),
+        nodes=len(tree.rows),
+        comparisons=len(guided),
+        agreements=sum(row["judge_agrees"] for row in guided),
+        failed_turns=turns_per_tree(config) - held - excused,
+        context_ends=len(outgrown),
+        replies=len(replies),
+        truncated=ended.count("length"),
+        ties=len(ties),
+        even=sum(is_even(row["judge_shown_first"]) for row in ties),
+        voted=sum(votes_of(_judged(row)) > 0 for row in guided),
         # Each reply holds one order; the variance of their mean is a quarter of the sum.
-        sum(share_variance(r["judge_shown_first"], votes_of(_judged(r))) for r in replies) / 4,
-        Usage.of_calls(_calls([*rows, *failed])),
+        vote_variance=sum(
+            share_variance(r["judge_shown_first"], votes_of(_judged(r))) for r in replies
+        )
+        / 4,
+        usage=Usage.of_calls(_calls([*tree.rows, *tree.ends])),
     )
 
 

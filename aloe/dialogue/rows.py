@@ -9,11 +9,14 @@ from typing import Any
 from aloe.dialogue.branches import REPLY_ROLES, Pick, is_spine, picks, turn_of
 from aloe.dialogue.turn import Pair, Turn
 from aloe.engines import Message
-from aloe.errors import CallFailed
+from aloe.errors import CallFailed, ContextExceeded
 from aloe.roles import Answer, Persona
 from aloe.schema import NODES, derive_seed, stable_id
 
 Row = dict[str, Any]
+
+CONTEXT = "context"
+"""Kind of an end that is no error: the dialogue has outgrown the model's context."""
 
 _ORDER = {role: place for place, role in enumerate(("user", *REPLY_ROLES))}
 
@@ -143,21 +146,16 @@ def answered_by(turn: list[Row], pick: Pick) -> tuple[str, list[Message]]:
     ]
 
 
-def error_row(start: TreeSeed, branch: int, error: CallFailed, rows: list[Row]) -> Row:
-    """Row of `aloe.schema.ERRORS` for a tree that failed, with the calls of ``rows`` and its own.
-
-    Args:
-        branch: where the call failed.
-        rows: of the tree's finished turns.
-    """
-    spent = [call for row in rows for call in row["calls"]]
+def end_row(start: TreeSeed, branch: int, error: CallFailed) -> Row:
+    """Row of `aloe.schema.ERRORS` for a branch that ends because a call of its turn failed."""
     return {
         "stage": "dialogue",
         "item_id": start.tree_id,
         "persona_id": start.persona.persona_id,
         "turn": turn_of(branch),
+        "branch": branch,
         "role": error.role,
-        "kind": error.kind,
+        "kind": CONTEXT if error.kind == ContextExceeded.__name__ else error.kind,
         "message": str(error),
-        "calls": [*spent, error.call],
+        "calls": [error.call],
     }

@@ -32,9 +32,9 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
     rollout goes on from the last finished turn of each open tree.
 
     Raises:
-        StageFailed: more than ``run.max_error_rate`` of the trees failed.
-        StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent, or a model cannot be
-            asked any more; finished turns are kept.
+        StageFailed: more than ``run.max_error_rate`` of the turns are missing.
+        StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent, or nobody could be asked,
+            or nothing be written, any more; finished turns are kept.
     """
     manifest = stage_manifest(
         store, STAGE, _settings(config), after=["personas"], resume=config.run.resume
@@ -44,21 +44,23 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
     started = time.monotonic()
     plan = parts.begin_plan(store, config.dialogue)
     todo = parts.missing_parts(store, plan)
-    if todo:
-        account = Account(config, store, STAGE)
-        fault = _roll_out(config, store, plan, todo, manifest.fingerprint, account)
-        if parts.missing_parts(store, plan):
-            manifest.pause(store, started)
-            raise StageStopped(f"{STAGE}: {fault}") if fault else account.stopped()
-    done = parts.total(store)
-    verdict = (
-        f"{done.failed_trees} of {plan.trees} trees failed "
-        f"(run.max_error_rate {config.run.max_error_rate:g})"
-    )
-    if done.failed_trees > config.run.max_error_rate * plan.trees:
-        manifest.pause(store, started)
-        raise StageFailed(f"{verdict}, see {store.url(STAGE, 'errors')}")
-    if done.failed_trees:
+    with manifest.paused(store, started):
+        if todo:
+            account = Account(config, store, STAGE)
+            fault = _roll_out(config, store, plan, todo, manifest.fingerprint, account)
+            if parts.missing_parts(store, plan):
+                raise StageStopped(f"{STAGE}: {fault}") if fault else account.stopped()
+        done = parts.total(store)
+        owed = plan.trees * turns_per_tree(config.dialogue)
+        verdict = (
+            f"{done.failed_turns} of {owed} turns failed, {done.failed_trees} of {plan.trees} "
+            f"trees whole (run.max_error_rate {config.run.max_error_rate:g})"
+        )
+        if done.failed_turns > config.run.max_error_rate * owed:
+            raise StageFailed(
+                f"{verdict}, see {store.url(STAGE, 'errors')}; --retry-failed tries them again"
+            )
+    if done.failed_turns:
         say(f"{STAGE}: {verdict}, see {store.url(STAGE, 'errors')}")
     store.remove(STAGE, "open")
     _say_economy(done)
@@ -74,6 +76,8 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
             "truncated": done.truncated,
             "ties": done.ties,
             "failed_trees": done.failed_trees,
+            "failed_turns": done.failed_turns,
+            "context_ends": done.context_ends,
         },
         results=_verdicts(done),
     )

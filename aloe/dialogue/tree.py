@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from aloe.config import DialogueConfig
 from aloe.dialogue.branches import branches_after, nodes_per_turn, picks
@@ -11,7 +12,7 @@ from aloe.dialogue.rows import (
     Row,
     TreeSeed,
     answered_by,
-    error_row,
+    end_row,
     finished_turns,
     in_order,
     turn_rows,
@@ -19,21 +20,23 @@ from aloe.dialogue.rows import (
 )
 from aloe.dialogue.turn import hold_turn
 from aloe.engines import Engine, Message
-from aloe.errors import CallFailed, StageStopped
+from aloe.errors import CallFailed, StageStopped, WorldFault
 from aloe.roles import within
 
 Keep = Callable[[list[Row]], Awaitable[None]]
 MayStart = Callable[[], Awaitable[bool]]
 
-__all__ = ["Keep", "MayStart", "TreeFailed", "TreeSeed", "grow_tree"]
+__all__ = ["Keep", "MayStart", "Tree", "TreeSeed", "grow_tree"]
 
 
-class TreeFailed(Exception):
-    """A call of this tree failed for good; carries the row for the errors table."""
+class Tree(NamedTuple):
+    """What has grown, and where it could not."""
 
-    def __init__(self, row: Row) -> None:
-        super().__init__(row["message"])
-        self.row = row
+    rows: list[Row]
+    """Of `aloe.schema.NODES` by branch, in each the user's node, the guided replies and the
+    unguided ones. None: the very first turn failed."""
+    ends: list[Row]
+    """Of `aloe.schema.ERRORS`: branches that a failed call has ended, by branch."""
 
 
 async def grow_tree(
@@ -42,8 +45,10 @@ async def grow_tree(
     config: DialogueConfig,
     rows: Iterable[Row] = (),
     keep: Keep | None = None,
+    ends: Iterable[Row] = (),
+    keep_ends: Keep | None = None,
     may_start: MayStart | None = None,
-) -> list[Row]:
+) -> Tree:
     """Hold one conversation of ``config.turns`` turns, and those that branch off from it.
 
     Args:
@@ -52,41 +57,55 @@ async def grow_tree(
             and becomes the tree that it would have become in one go.
         keep: awaited with the rows of all finished turns after each of them, before its branch
             goes on; never twice at once.
+        ends: of branches that have ended before: they are not tried again.
+        keep_ends: as ``keep``, with the rows of all ends after each of them.
         may_start: asked before each turn. Where it says no, that branch ends for now; turns that
             are open go on to their end.
 
-    Returns:
-        Rows of `aloe.schema.NODES` by branch, in each the user's node, the guided replies and the
-        unguided ones.
-
     Raises:
-        TreeFailed: one call had no usable answer in ``config.tries`` tries.
         StageStopped: the tree is not whole, as a turn might not start.
+        WorldFault: the tree is not whole, as nobody can be asked now; turns that were open have
+            gone on to their end.
     """
-    stopped = False
     turns = finished_turns(rows, nodes_per_turn(config))
+    ended = {row["branch"]: row for row in ends}
+    unfinished: list[WorldFault | StageStopped] = []
     speakers = within(engines, start.tree_id)
     keeping = asyncio.Lock()
 
-    async def finish(branch: int, history: list[Message], parent: str | None) -> None:
+    async def finish(branch: int, history: list[Message], parent: str | None) -> bool:
         try:
             turn = await hold_turn(
                 start.persona, history, speakers, config, turn_seed(start, branch)
             )
         except CallFailed as error:
-            raise TreeFailed(error_row(start, branch, error, in_order(turns))) from error
+            ended[branch] = end_row(start, branch, error)
+            if keep_ends is not None:
+                async with keeping:
+                    await keep_ends(_by_branch(ended))
+            return False
         turns[branch] = turn_rows(start, branch, turn, parent)
         if keep is not None:
             async with keeping:
                 await keep(in_order(turns))
+        return True
+
+    async def held(branch: int, history: list[Message], parent: str | None) -> bool:
+        """Whether the turn is there, now or before."""
+        if branch in turns or branch in ended:
+            return branch in turns
+        if unfinished or (may_start is not None and not await may_start()):
+            unfinished.append(StageStopped(f"tree {start.tree_id}: {len(turns)} turns so far"))
+            return False
+        try:
+            return await finish(branch, history, parent)
+        except WorldFault as fault:  # raised here, it would end the turns of other branches
+            unfinished.insert(0, fault)
+            return False
 
     async def grow(branch: int, history: list[Message], parent: str | None) -> None:
-        nonlocal stopped
-        if branch not in turns:
-            if may_start is not None and not await may_start():
-                stopped = True
-                return
-            await finish(branch, history, parent)
+        if not await held(branch, history, parent):
+            return
         replies = picks(turn_seed(start, branch), config.samples)
         for number in branches_after(branch, config):
             reply, said = answered_by(turns[branch], replies[number % 2])
@@ -97,6 +116,11 @@ async def grow_tree(
             group.create_task(grow(1, [], None))
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from failures
-    if stopped:
-        raise StageStopped(f"tree {start.tree_id}: stopped after {len(turns)} turns")
-    return in_order(turns)
+    if unfinished:
+        raise unfinished[0]
+    return Tree(in_order(turns), _by_branch(ended))
+
+
+def _by_branch(ended: Mapping[int, Row]) -> list[Row]:
+    """Rows of ends by branch."""
+    return [ended[branch] for branch in sorted(ended)]

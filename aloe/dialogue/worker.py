@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from aloe.config import Config, speakers_of
 from aloe.dialogue import parts
-from aloe.dialogue.branches import nodes_per_turn
+from aloe.dialogue.branches import nodes_per_turn, turns_per_tree
 from aloe.dialogue.look import told_turn
 from aloe.dialogue.parts import Plan, Row
-from aloe.dialogue.tree import TreeFailed, TreeSeed, grow_tree
+from aloe.dialogue.tree import Tree, TreeSeed, grow_tree
 from aloe.engines.actors import EngineWorker
 from aloe.engines.board import BoardLink
 from aloe.engines.pool import Pools
@@ -40,89 +41,98 @@ class RolloutWorker(EngineWorker):
     ) -> None:
         self._roles: dict[str, str] = config.roles.model_dump()
         models = speakers_of(config, list(self._roles.values()))
-        super().__init__(models, pools, config.dialogue.actors, board, config.judge)
+        run = config.run
+        super().__init__(models, pools, config.dialogue.actors, board, config.judge, run.patience_s)
         self._config, self._store, self._plan = config, store, plan
         self._fingerprint = fingerprint
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        number = int(batch["part"][0])
-        # What is left out for now is not even read.
-        within = await self.may_start()
-        summary = await self._roll_out(number) if within else None
-        trees = summary.trees + summary.failed_trees if summary else 0
-        yield {"part": [number], "trees": [trees], "fault": [self.fault]}
+        number, trees, fault = int(batch["part"][0]), 0, ""
+        if await self.may_start():  # what is left out for now is not even read
+            try:
+                summary = await self._roll_out(number)
+                trees = summary.trees + summary.failed_trees
+            except StageStopped:
+                pass
+            except WorldFault as error:  # raised, it would end what others have in flight
+                fault = str(error)
+        self.teller.flush()
+        yield {"part": [number], "trees": [trees], "fault": [self.fault or fault]}
 
-    async def _roll_out(self, number: int) -> parts.Summary | None:
-        """What the part came to; None if trees of it were stopped and stay open."""
-        part = self._plan.name(number)
+    async def _roll_out(self, number: int) -> parts.Summary:
+        """Grow all trees of a part, then make it final.
+
+        Raises:
+            StageStopped: it stays open, with what is finished.
+            WorldFault: the same.
+        """
+        part, shape = self._plan.name(number), self._config.dialogue
         rows = self._plan.personas(number)
         seeds = [
-            self._seed(row)
-            for row in await asyncio.to_thread(parts.read_personas, self._store, rows)
+            self._seed(row) for row in await self.store(parts.read_personas, self._store, rows)
         ]
-        grown, failed = await asyncio.to_thread(parts.read_log, self._store, part)
-        turns = sum(map(len, grown.values())) + len(failed)
-        starts = await asyncio.to_thread(parts.count_start, self._store, part, turns)
+        grown, ends = await self.store(parts.read_log, self._store, part)
+        ended = sum(map(len, [*grown.values(), *ends.values()]))
+        starts = await self.store(parts.count_start, self._store, part, ended)
+        before = [Tree(grown.get(seed.tree_id, []), ends.get(seed.tree_id, [])) for seed in seeds]
         if starts > _STARTS:
-            failed |= {
-                seed.tree_id: _given_up(seed, starts)
-                for seed in seeds
-                if seed.tree_id not in failed
-            }
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(
-                    self._grow(part, seed, grown.get(seed.tree_id, []), number == index == 0)
-                )
-                for index, seed in enumerate(seeds)
-                if seed.tree_id not in failed
+            trees = [
+                self._given_up(seed, tree, starts) for seed, tree in zip(seeds, before, strict=True)
             ]
-        ended = [task.result() for task in tasks]
-        self.teller.flush()
-        if None in ended:  # this start has not ended the actor, whether or not a turn was finished
-            await asyncio.to_thread(parts.forget_starts, self._store, part)
-            return None
-        trees = [rows for rows in ended if isinstance(rows, list)]
-        lost = [*failed.values(), *(row for row in ended if isinstance(row, dict))]
-        lost.sort(key=lambda row: row["item_id"])
-        return await asyncio.to_thread(parts.write_part, self._store, part, trees, lost)
+        else:
+            found = await asyncio.gather(
+                *(
+                    self._grow(part, seed, tree, number == index == 0)
+                    for index, (seed, tree) in enumerate(zip(seeds, before, strict=True))
+                ),
+                return_exceptions=True,  # nobody is cancelled in the middle of a turn
+            )
+            await self._raise_first(part, found)
+            trees = [tree for tree in found if isinstance(tree, Tree)]
+        return await self.store(parts.write_part, self._store, part, trees, shape)
 
-    async def _grow(
-        self, part: str, seed: TreeSeed, rows: list[Row], shown: bool
-    ) -> list[Row] | Row | None:
-        """Rows of the tree, the row of its error, or None if it was stopped and stays open.
+    async def _raise_first(self, part: str, found: Sequence[Tree | BaseException]) -> None:
+        """Raise what ended a tree early: a fault of ours, else one of the world, else a limit."""
+        failures = [tree for tree in found if isinstance(tree, BaseException)]
+        in_order = [failure for failure in failures if isinstance(failure, StageStopped)]
+        faults = [failure for failure in failures if isinstance(failure, WorldFault)]
+        for failure in failures:
+            if failure not in in_order and failure not in faults:
+                raise failure
+        if failures:
+            with suppress(WorldFault):
+                await asyncio.to_thread(parts.forget_start, self._store, part)
+            raise [*faults, *in_order][0]
 
-        Args:
-            shown: tell about it while it grows.
-        """
+    async def _grow(self, part: str, seed: TreeSeed, before: Tree, shown: bool) -> Tree:
+        """Grow a tree to its end; ``shown`` while it grows."""
         each = nodes_per_turn(self._config.dialogue)
-        self.teller.turn(len(rows) // each, 0)  # of a start before
-        known = {row["node_id"] for row in rows}
+        self.teller.turn(len(before.rows) // each, 0)  # of a start before
+        known = {row["node_id"] for row in before.rows}
+
+        async def keep(finished: list[Row]) -> None:
+            await self.store(parts.log_turns, self._store, part, seed.tree_id, finished)
+            fresh = [row for row in finished if row["node_id"] not in known]
+            known.update(row["node_id"] for row in fresh)
+            calls = (call for row in fresh for call in row["calls"])
+            self.teller.turn(len(fresh) // each, sum(call["completion_tokens"] for call in calls))
+            if shown and len(known) // each <= _SHOWN_TURNS:
+                self.teller.tell(told_turn(seed.persona, fresh))
+
+        async def keep_ends(ends: list[Row]) -> None:
+            await self.store(parts.log_ends, self._store, part, seed.tree_id, ends)
+
         async with self.conversation(seed.tree_id, self._roles) as engines:
-
-            async def keep(finished: list[Row]) -> None:
-                await asyncio.to_thread(parts.log_turns, self._store, part, seed.tree_id, finished)
-                fresh = [row for row in finished if row["node_id"] not in known]
-                known.update(row["node_id"] for row in fresh)
-                calls = (call for row in fresh for call in row["calls"])
-                self.teller.turn(
-                    len(fresh) // each, sum(call["completion_tokens"] for call in calls)
-                )
-                if shown and len(known) // each <= _SHOWN_TURNS:
-                    self.teller.tell(told_turn(seed.persona, fresh))
-
-            try:
-                return await grow_tree(
-                    seed, engines, self._config.dialogue, rows, keep, self.may_start
-                )
-            except StageStopped:
-                return None
-            except WorldFault as fault:  # raised, it would end what others have in flight
-                self.fault = self.fault or str(fault)
-                return None
-            except TreeFailed as error:
-                await asyncio.to_thread(parts.log_failure, self._store, part, error.row)
-                return error.row
+            return await grow_tree(
+                seed,
+                engines,
+                self._config.dialogue,
+                before.rows,
+                keep,
+                before.ends,
+                keep_ends,
+                self.may_start,
+            )
 
     def _seed(self, row: Row) -> TreeSeed:
         seed = self._config.run.seed
@@ -134,15 +144,20 @@ class RolloutWorker(EngineWorker):
             self._fingerprint,
         )
 
-
-def _given_up(seed: TreeSeed, starts: int) -> Row:
-    return {
-        "stage": parts.STAGE,
-        "item_id": seed.tree_id,
-        "persona_id": seed.persona.persona_id,
-        "turn": None,
-        "role": None,
-        "kind": "ActorDied",
-        "message": f"the actor ended {starts - 1} times while this tree was open",
-        "calls": [],
-    }
+    def _given_up(self, seed: TreeSeed, tree: Tree, starts: int) -> Tree:
+        """The tree with what it has, and why there is no more of it."""
+        shape = self._config.dialogue
+        if len(tree.rows) == turns_per_tree(shape) * nodes_per_turn(shape):
+            return tree
+        row: Row = {
+            "stage": parts.STAGE,
+            "item_id": seed.tree_id,
+            "persona_id": seed.persona.persona_id,
+            "turn": None,
+            "branch": None,
+            "role": None,
+            "kind": "ActorDied",
+            "message": f"the actor ended {starts - 1} times while this tree was open",
+            "calls": [],
+        }
+        return Tree(tree.rows, [*tree.ends, row])

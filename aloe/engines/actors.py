@@ -7,7 +7,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aloe.config import ActorPool, JudgeConfig, ModelConfig, OpenAIModel, RayConfig, VllmModel
 from aloe.engines.admission import Admission, begin, observe
@@ -16,6 +16,7 @@ from aloe.engines.board import BoardLink, Teller
 from aloe.engines.counted import CountedEngine
 from aloe.engines.gate import Gate
 from aloe.engines.kept import kept
+from aloe.engines.patience import Patience
 from aloe.engines.pool import Pools, pool_resources
 from aloe.engines.speakers import Speakers, gpus_for
 from aloe.interrupt import raise_if_interrupted
@@ -25,6 +26,8 @@ from aloe.runtime import has_resources, require_resources
 
 if TYPE_CHECKING:
     import ray.data
+
+T = TypeVar("T")
 
 _OBSERVE_EVERY_S = 0.5
 _CONVERSATIONS = 64
@@ -75,21 +78,29 @@ class EngineWorker:
         actors: ActorPool,
         board: BoardLink | None = None,
         judge: JudgeConfig | None = None,
+        patience_s: float = 0.0,
     ) -> None:
         """Start nothing yet.
 
         Args:
             judge: see `aloe.engines.Speakers`.
+            patience_s: how long to wait for what may pass by itself.
         """
         use_reserved_threads()
         self.teller = Teller(board)
         teller = self.teller  # not self: the worker must go when Ray Data lets go of it
         on_phase(lambda text: teller.tell(f"starting engine: {text}", phase=text))
-        self._speakers = Speakers(models, pools, judge)
+        self._patience: list[Patience] = []
+        started = self._patience  # nor here
+
+        def patience() -> Patience:
+            started.append(Patience(patience_s, teller.tell))
+            return started[-1]
+
+        self._speakers = Speakers(models, pools, judge, patience)
+        self._storage = patience()
         self._most, self._fixed = most_open(actors, models.values()), actors.in_flight is not None
         self._gate: AdmissionGate | None = None
-        self.fault = ""
-        """What of the world has stopped this actor's conversations, in words."""
 
     async def may_start(self) -> bool:
         """Whether another turn may begin: within the run's limits, and while calls can succeed."""
@@ -117,6 +128,19 @@ class EngineWorker:
             finally:
                 self._speakers.release(name)
                 self.teller.flush()
+
+    @property
+    def fault(self) -> str:
+        """What the world refuses for good, to this actor; empty while there is work to do."""
+        return next((reason for patience in self._patience if (reason := patience.stopped)), "")
+
+    async def store(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Read or write files, in a thread; what may pass by itself is waited for.
+
+        Raises:
+            WorldFault: it did not pass.
+        """
+        return await self._storage.call(lambda: asyncio.to_thread(work, *arguments))
 
     def __del__(self) -> None:
         # Ray Data lets go of the worker before its process ends: engines stop without a traceback.

@@ -95,6 +95,7 @@ class Engine(Protocol):
 
         Raises:
             EngineError: this call failed; another try may work.
+            ContextExceeded: the prompt is too long; no other try can work.
             WorldFault: no call can work for now, or until somebody sees to it.
             EngineDied: no call can work any more.
         """

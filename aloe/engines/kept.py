@@ -10,18 +10,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from aloe.config import VllmModel
+from aloe.engines.lease import Lease
 from aloe.progress import say
-
-_CLOSE_WITHIN_S = 30.0
 
 
 @dataclass
 class _Kept:
     name: str
-    replicas: list[Any]
+    leases: list[Lease]
     gpus: float
     cpus: float
 
@@ -55,9 +53,7 @@ class KeptEngines:
         later = set().union(*(models for _, models in self._left[1:]))
         return plain(model) in self._pools or plain(model) in later
 
-    def keep(
-        self, name: str, model: VllmModel, replicas: list[Any], gpus: float, cpus: float
-    ) -> None:
+    def keep(self, name: str, model: VllmModel, lease: Lease, gpus: float, cpus: float) -> None:
         """Take over engines that the present stage has started.
 
         Args:
@@ -65,7 +61,7 @@ class KeptEngines:
             cpus: CPUs that they hold in all.
         """
         kept = self._pools.setdefault(plain(model), _Kept(name, [], 0.0, 0.0))
-        kept.replicas += replicas
+        kept.leases.append(lease)
         kept.gpus, kept.cpus = kept.gpus + gpus, kept.cpus + cpus
 
     def models(self) -> list[VllmModel]:
@@ -92,7 +88,8 @@ class KeptEngines:
         for model in models:
             kept = self._pools.pop(model)
             say(f"{kept.name}: engines closed ({reason})", model=kept.name)
-            close_replicas(kept.replicas)
+            for lease in kept.leases:
+                lease.end()
 
 
 _current: KeptEngines | None = None
@@ -117,17 +114,6 @@ def kept_engines(uses: Mapping[str, Collection[VllmModel]]) -> Iterator[KeptEngi
     finally:
         ending, _current = _current, None
         ending.make_room((), "the run is over")
-
-
-def close_replicas(replicas: list[Any]) -> None:
-    """End engines: each has some seconds to close its core."""
-    import ray
-
-    closing = [replica.close.remote() for replica in replicas]
-    if closing:
-        ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_WITHIN_S)
-    for replica in replicas:
-        ray.kill(replica)
 
 
 def plain(model: VllmModel) -> VllmModel:

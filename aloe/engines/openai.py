@@ -9,6 +9,7 @@ import math
 import os
 import time
 import urllib.parse
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from aloe.engines.openai_parameters import (
 )
 from aloe.engines.permits import Permits
 from aloe.engines.price import cost_usd
-from aloe.errors import EngineError, MalformedAnswer, UserError, WorldFault
+from aloe.errors import ContextExceeded, EngineError, MalformedAnswer, UserError, WorldFault
 from aloe.progress import say
 
 if TYPE_CHECKING:
@@ -71,11 +72,18 @@ class OpenAIEngine:
     not take is left out from then on, see `aloe.engines.openai_parameters`.
     """
 
-    def __init__(self, name: str, model: OpenAIModel, most_requests: float = math.inf) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: OpenAIModel,
+        most_requests: float = math.inf,
+        trouble: Callable[[str], None] | None = None,
+    ) -> None:
         """Connect to nothing yet.
 
         Args:
             most_requests: no more are sent in all, whatever they are for.
+            trouble: hears of each attempt that was not answered, while its call goes on.
         """
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
@@ -85,6 +93,7 @@ class OpenAIEngine:
         self._numbers = itertools.count()
         self._most_requests, self.requests = most_requests, 0
         self._answered_at = -math.inf
+        self._trouble = trouble or (lambda reason: None)
         self.habits = first_habits(model)
         """What the server takes, as far as it is known."""
         # Attempts and their time are counted here: the client's own timeout starts anew with each
@@ -142,6 +151,7 @@ class OpenAIEngine:
                 said = await self._send(call, request)
             except _Again as cause:
                 call.cause = cause
+                self._trouble(f"{self._name}: {cause}")
                 if cause.busy:
                     gate.bound = backoff.busy(gate.bound, sent_at, time.monotonic())
                 if 0 < cause.retry_after < self._model.deadline_s:
@@ -206,6 +216,8 @@ class OpenAIEngine:
             case Verdict.AGAIN:
                 busy = complaint.status in (429, 503)
                 raise _Again(_told(error), busy, retry_after) from error
+            case Verdict.TOO_LONG:
+                raise ContextExceeded(f"{self._name}: {_told(error)}") from error
             case Verdict.ITEM:
                 raise EngineError(f"{self._name}: {_told(error)}") from error
             case Verdict.KEY:

@@ -21,6 +21,8 @@ class Verdict(Enum):
     """The same call may be answered later: the server is busy, broken or restarting."""
     PARAMETER = "parameter"
     """It may be answered without, or with another form of, one of its parameters."""
+    TOO_LONG = "too long"
+    """The prompt leaves no room in the model's context."""
     ITEM = "item"
     """This call cannot be answered; others can."""
     KEY = "key"
@@ -89,7 +91,7 @@ def verdict(complaint: Complaint, sent: frozenset[str]) -> Verdict:
     if status in (401, 403):
         return Verdict.ITEM if _FILTERED.search(words) else Verdict.KEY
     if _TOO_LONG.search(words):
-        return Verdict.ITEM
+        return Verdict.TOO_LONG
     if status == 404 or _NO_MODEL.search(words):
         return Verdict.WORLD
     if status is None:

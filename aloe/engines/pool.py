@@ -16,9 +16,10 @@ from typing import Any
 
 from aloe.config import ActorPool, EnginePool, ModelConfig, StorageConfig, VllmModel
 from aloe.engines.base import Completion, Load, Request
-from aloe.engines.kept import close_replicas, kept, plain
+from aloe.engines.kept import kept, plain
+from aloe.engines.lease import Lease
 from aloe.engines.replica import UNPLACED, EngineReplica
-from aloe.errors import EngineDied, EngineError, UserError
+from aloe.errors import EngineDied, EngineError, UserError, WorldFault
 from aloe.progress import say
 from aloe.runtime import has_resources
 from aloe.schema import stable_id
@@ -32,6 +33,9 @@ _SPARE_CPUS = 1.0
 """For what else a stage starts."""
 _LOOK_EVERY_S = 1.0
 _DEATHS_PER_CALL = 3
+"""A call that was in so many engines when they were lost is given up: it may be what ends them."""
+_RESTART_S = 900.0
+"""For an engine to start again in, wherever Ray finds a place for it."""
 _CALLS_AT_ONCE = 4096
 
 
@@ -88,7 +92,9 @@ def open_pools(
     wait: bool = True,
     alone: bool = False,
 ) -> Iterator[Pools]:
-    """Start the pools of these models or join those that are there; close what was started.
+    """Start the pools of these models or join those that are there, and hold them meanwhile.
+
+    The last of their users, in whatever run, closes them (`aloe.engines.lease`).
 
     Args:
         pooled: see `pooled_models`.
@@ -100,20 +106,19 @@ def open_pools(
         EngineDied: an engine cannot start.
         UserError: a checkpoint is missing.
     """
-    started: list[Any] = []
-    pools: Pools = {}
+    lease, pools = Lease(), Pools()
     keeping = kept()
     try:
         for name, model in pooled.items():
             pools[name] = []
             place = _placement(model)
             for index in range(place["replicas"]):
-                replica, is_new = _replica(name, model, index, storage)
+                replica, is_new = _held(lease, name, model, index, storage)
                 pools[name].append(replica)
                 if is_new and keeping is not None and keeping.keeps(model):
-                    keeping.keep(name, model, [replica], place["num_gpus"], place["num_cpus"])
-                elif is_new:
-                    started.append(replica)
+                    longer = Lease()
+                    longer.hold(replica, is_new)
+                    keeping.keep(name, model, longer, place["num_gpus"], place["num_cpus"])
         engines = {replica for replicas in pools.values() for replica in replicas}
         for replica in engines:
             replica.share_cores.remote(not alone or len(engines) > 1)
@@ -121,7 +126,7 @@ def open_pools(
             await_pools(pools)
         yield pools
     finally:
-        close_replicas(started)
+        lease.end()
 
 
 def await_pools(pools: Pools) -> None:
@@ -169,6 +174,17 @@ def _say_phase(name: str, phase: str, told: str) -> str:
     return phase
 
 
+def _held(
+    lease: Lease, name: str, model: VllmModel, index: int, storage: StorageConfig
+) -> tuple[Any, bool]:
+    """`_replica`, held by a lease; one that is closing is waited for to be gone."""
+    while True:
+        replica, is_new = _replica(name, model, index, storage)
+        if lease.hold(replica, is_new):
+            return replica, is_new
+        time.sleep(_LOOK_EVERY_S)
+
+
 def _replica(name: str, model: VllmModel, index: int, storage: StorageConfig) -> tuple[Any, bool]:
     """Handle of one engine of a pool, and whether it was started by this call."""
     import ray
@@ -184,6 +200,7 @@ def _replica(name: str, model: VllmModel, index: int, storage: StorageConfig) ->
         "name": label,
         "namespace": NAMESPACE,
         "get_if_exists": True,
+        "lifetime": "detached",  # it may have users in other runs
         "num_cpus": place["num_cpus"],
         "num_gpus": place["num_gpus"],
         "max_restarts": -1,
@@ -232,6 +249,7 @@ class PooledEngine:
 
         await self._look()
         for _ in range(_DEATHS_PER_CALL):
+            await self._some_engine()
             home = self._home(request.conversation)
             seat = self._seats[home]
             seat.calls += 1
@@ -242,12 +260,29 @@ class PooledEngine:
                 # Ray starts it again; where there are others, the conversation moves to one.
                 seat.lost = True
                 self._leave(request.conversation)
-                await asyncio.sleep(_LOOK_EVERY_S)
             finally:
                 seat.calls -= 1
         raise EngineError(f"{self._name}: {_DEATHS_PER_CALL} engines were lost during this call")
 
+    async def _some_engine(self) -> None:
+        """Return when an engine is there; while all are lost, ask for the first that comes back.
+
+        Raises:
+            WorldFault: none has come back.
+        """
+        given_up_at = time.monotonic() + _RESTART_S
+        while all(seat.lost for seat in self._seats):
+            if time.monotonic() > given_up_at:
+                raise WorldFault(
+                    f"{self._name}: its engines are lost, and none came back in {_RESTART_S:.0f} s",
+                    passes=False,
+                )
+            await asyncio.sleep(_LOOK_EVERY_S)
+            await self._look()
+
     def _home(self, conversation: str) -> int:
+        if conversation in self._homes and self._seats[self._homes[conversation]].lost:
+            self._leave(conversation)
         if conversation not in self._homes:
             home = min(range(len(self._seats)), key=lambda index: self._seats[index].work)
             if not conversation:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aloe.config import StorageConfig, VllmModel
 from aloe.engines.base import Completion, Load, Request
+from aloe.engines.lease import Users
 from aloe.machine import use_reserved_threads
 from aloe.progress import on_phase
 from aloe.storage import use_storage
@@ -14,6 +18,7 @@ from aloe.storage import use_storage
 if TYPE_CHECKING:
     from aloe.engines.supervised import SupervisedEngine
 
+_LOOK_EVERY_S = 2.0
 UNPLACED = "waiting for its process"
 """Phase of an engine that has not begun to start."""
 
@@ -29,6 +34,30 @@ class EngineReplica:
         self._shared = True
         self._phase = UNPLACED
         self._settling: asyncio.Task[None] | None = None
+        self._users, self._leaving = Users(), False
+        threading.Thread(target=self._watch, name="leases", daemon=True).start()
+
+    def _watch(self) -> None:
+        """End this actor when the last lease has run out: its users were killed."""
+        import ray
+
+        itself = ray.get_runtime_context().current_actor
+        while not self._users.nobody(time.monotonic()):
+            time.sleep(_LOOK_EVERY_S)
+        if self._leaving:  # its last user ends it
+            return
+        ray.kill(itself)
+
+    async def renew(self, user: str) -> bool:
+        """See `aloe.engines.lease.Users.renew`."""
+        return self._users.renew(user, time.monotonic())
+
+    async def leave(self, user: str) -> bool:
+        """A user is out. True: it was the last, and the engine is closed; it ends the actor."""
+        last = self._leaving = self._users.leave(user, time.monotonic())
+        if last:
+            await self.close()
+        return last
 
     async def _started(self) -> SupervisedEngine:
         if self._engine is None:
@@ -70,4 +99,5 @@ class EngineReplica:
 
     async def close(self) -> None:
         if self._engine is not None:
-            (await self._engine).close()
+            with suppress(Exception):  # one that could not start
+                (await self._engine).close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from aloe.config import (
     ActorPool,
@@ -16,6 +16,7 @@ from aloe.config import (
 )
 from aloe.engines.base import Engine, Load
 from aloe.engines.judging import Judge
+from aloe.engines.patience import Patience, PatientEngine
 from aloe.engines.pool import PooledEngine, Pools
 from aloe.engines.start import start_engine
 
@@ -32,14 +33,17 @@ class Speakers:
         models: Mapping[str, ModelConfig],
         pools: Pools | None = None,
         judge: JudgeConfig | None = None,
+        patience: Callable[[], Patience] | None = None,
     ) -> None:
         """Start nothing yet.
 
         Args:
             pools: engines outside this process, see `aloe.engines.pool.open_pools`.
             judge: how a judge's choices get probabilities.
+            patience: called once for each engine, whose callers then wait together for what may
+                pass by itself; without it they see each `aloe.errors.WorldFault`.
         """
-        self._models, self._pools = dict(models), pools or {}
+        self._models, self._pools, self._patience = dict(models), pools or {}, patience
         self._judge = judge or JudgeConfig()
         self._judges: dict[str, Judge] = {}
         self._engines: dict[ModelConfig, asyncio.Future[Engine]] = {}
@@ -51,7 +55,9 @@ class Speakers:
             future: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
             self._engines[model] = future
             try:
-                future.set_result(await self._start(name, model))
+                patience = self._patience() if self._patience else None
+                engine = await self._start(name, model, patience)
+                future.set_result(PatientEngine(engine, patience) if patience else engine)
             except Exception as error:
                 del self._engines[model]
                 future.set_exception(error)
@@ -69,11 +75,12 @@ class Speakers:
             engines["judge"] = self._judges[name]
         return engines
 
-    async def _start(self, name: str, model: ModelConfig) -> Engine:
+    async def _start(self, name: str, model: ModelConfig, patience: Patience | None) -> Engine:
         if name in self._pools:
             return PooledEngine(name, self._pools[name])
         vllm = {m for m in self._models.values() if isinstance(m, VllmModel)}
-        return await asyncio.to_thread(start_engine, name, model, len(vllm) > 1)
+        trouble = patience.trouble if patience else None
+        return await asyncio.to_thread(start_engine, name, model, len(vllm) > 1, trouble)
 
     def _started(self) -> list[Engine]:
         every = self._engines.values()

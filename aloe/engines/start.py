@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from aloe.config import ModelConfig, OpenAIModel, ScriptedModel, VerifiableModel, VllmModel
@@ -18,12 +18,18 @@ def imports_of(models: Iterable[ModelConfig]) -> tuple[str, ...]:
     return MODULES if any(isinstance(model, VllmModel) for model in models) else ()
 
 
-def start_engine(name: str, model: ModelConfig, share_cores: bool) -> Engine:
+def start_engine(
+    name: str,
+    model: ModelConfig,
+    share_cores: bool,
+    trouble: Callable[[str], None] | None = None,
+) -> Engine:
     """An engine inside this process.
 
     Args:
         name: model name that completions carry.
         share_cores: other engines compute on this machine too.
+        trouble: hears of each attempt that a server has not answered, while the call goes on.
     """
     match model:
         case VllmModel():
@@ -31,7 +37,7 @@ def start_engine(name: str, model: ModelConfig, share_cores: bool) -> Engine:
         case OpenAIModel():
             from aloe.engines.openai import OpenAIEngine
 
-            return OpenAIEngine(name, model)
+            return OpenAIEngine(name, model, trouble=trouble)
         case ScriptedModel():
             from aloe.engines.scripted import ScriptedEngine
 

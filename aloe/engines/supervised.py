@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from aloe.engines.base import Completion, Engine, Load, Request
 from aloe.errors import EngineDied, EngineError
 from aloe.progress import say
 
-_DEATHS_PER_CALL = 3
-"""A call in which that many engines died is given up: it may be what kills them."""
+_SUSPECT = 2
+"""A call in which that many engines died goes on alone: it, or another one, may be what kills them.
+A further death in which it was alone is its own, and gives it up."""
 _LOOK_EVERY_S = 1.0
 _DEATHS_IN_A_ROW = 5
-"""Engines that died without one answer in between before no further one is started."""
+"""Engines that died without one answer in between before no further one is started: of those with
+many calls, and of those with one."""
 
 
 class WatchedEngine(Engine, Protocol):
@@ -27,6 +30,46 @@ class WatchedEngine(Engine, Protocol):
     async def share_cores(self, shared: bool) -> None:
         """Whether other engines compute on this machine's cores too."""
         ...
+
+
+class Lane:
+    """Many at once, or one alone: who wants to be alone waits until the others are out."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Condition()
+        self._inside = self._waiting = 0
+        self._taken = False
+
+    @asynccontextmanager
+    async def beside_others(self) -> AsyncIterator[None]:
+        """Wait for those that want to be alone; inside until the block ends."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._taken and not self._waiting)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Wait until nobody is inside; alone until the block ends."""
+        async with self._changed:
+            self._waiting += 1
+            try:
+                await self._changed.wait_for(lambda: not self._taken and not self._inside)
+                self._taken = True
+            finally:
+                self._waiting -= 1
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._taken = False
+                self._changed.notify_all()
 
 
 class SupervisedEngine:
@@ -48,26 +91,36 @@ class SupervisedEngine:
         self._engine = start()
         self._shared: bool | None = None
         self._replacing = asyncio.Lock()
-        self._deaths_in_a_row = 0
+        self._deaths_in_a_row = {"among others": 0, "alone": 0}
+        self._lane = Lane()
         self.replaced = 0
         """Engines that died and were replaced."""
 
     async def complete(self, request: Request) -> Completion:
-        death: EngineDied | None = None
-        for _ in range(_DEATHS_PER_CALL):
-            async with self._replacing:  # nobody calls an engine that is about to go
-                engine = self._engine
-            try:
-                completion = await self._watch(engine, request)
-            except EngineDied as error:
-                death = error
-                await self._replace(engine, error)
-            else:
-                self._deaths_in_a_row = 0
-                return completion
+        for _ in range(_SUSPECT):
+            async with self._lane.beside_others():
+                found = await self._try(request, "among others")
+            if isinstance(found, Completion):
+                return found
+        async with self._lane.alone():
+            found = await self._try(request, "alone")
+        if isinstance(found, Completion):
+            return found
         raise EngineError(
-            f"{self._name}: {_DEATHS_PER_CALL} engines died during this call; the last: {death}"
+            f"{self._name}: {_SUSPECT + 1} engines died during this call; the last: {found}"
         )
+
+    async def _try(self, request: Request, how: str) -> Completion | EngineDied:
+        """An answer; or of what the engine died, when there is another one."""
+        async with self._replacing:  # nobody calls an engine that is about to go
+            engine = self._engine
+        try:
+            completion = await self._watch(engine, request)
+        except EngineDied as error:
+            await self._replace(engine, error, how)
+            return error
+        self._deaths_in_a_row = dict.fromkeys(self._deaths_in_a_row, 0)
+        return completion
 
     async def _watch(self, engine: WatchedEngine, request: Request) -> Completion:
         call = asyncio.ensure_future(engine.complete(request))
@@ -83,12 +136,12 @@ class SupervisedEngine:
         finally:
             call.cancel()
 
-    async def _replace(self, dead: WatchedEngine, cause: EngineDied) -> None:
+    async def _replace(self, dead: WatchedEngine, cause: EngineDied, how: str) -> None:
         async with self._replacing:
             if self._engine is not dead:
                 return  # another of its calls has seen to it
-            self._deaths_in_a_row += 1
-            if self._deaths_in_a_row >= _DEATHS_IN_A_ROW:
+            self._deaths_in_a_row[how] += 1
+            if self._deaths_in_a_row[how] >= _DEATHS_IN_A_ROW:
                 raise EngineDied(
                     f"{self._name}: {_DEATHS_IN_A_ROW} engines in a row died; the last: {cause}"
                 )

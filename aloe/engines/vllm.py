@@ -18,7 +18,7 @@ from aloe.engines.prefix import PrefixIndex
 from aloe.engines.price import cost_usd
 from aloe.engines.vllm_core import prepare_core, use_prepared_cores
 from aloe.engines.vllm_stats import EngineStats
-from aloe.errors import EngineDied, EngineError, MalformedAnswer, UserError
+from aloe.errors import ContextExceeded, EngineDied, EngineError, MalformedAnswer, UserError
 from aloe.machine import has_gpu, machine_has_gpu, usable_cores
 from aloe.progress import phase
 
@@ -82,7 +82,7 @@ class VllmEngine:
         prompt = chat.prompt_ids(request.messages)
         room = self._model.max_model_len - len(prompt)
         if room < 1:
-            raise EngineError(
+            raise ContextExceeded(
                 f"{self._name}: prompt of {len(prompt)} tokens leaves no room in max_model_len "
                 f"{self._model.max_model_len}"
             )

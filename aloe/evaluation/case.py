@@ -131,6 +131,7 @@ def _error_row(
         "item_id": case.case_id,
         "persona_id": case.persona.persona_id,
         "turn": turn,
+        "branch": None,
         "role": error.role,
         "kind": error.kind,
         "message": str(error),

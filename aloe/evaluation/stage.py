@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from itertools import zip_longest
+from itertools import count, zip_longest
 from typing import Any
 
 from aloe.config import Config, VllmModel, speaker_settings
@@ -46,9 +46,9 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
     Raises:
         UserError: a checkpoint or server is missing, or there are no held-out personas.
         StageFailed: more than ``run.max_error_rate`` of the cases failed, or all of one policy's.
-        StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent, or a model cannot be
-            asked any more; what open cases have finished is in ``evaluation/open/``, and they go on
-            from there.
+        StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent, or nobody could be asked,
+            or nothing be written, any more; what open cases have finished is in
+            ``evaluation/open/``, and they go on from there.
     """
     manifest = stage_manifest(
         store,
@@ -65,17 +65,16 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
         policy: _case_rows(heldout, policy, config.run.seed, manifest.fingerprint)
         for policy in config.evaluation.policies
     }
-    try:
+    with manifest.paused(store, started):
         _play(config, store, cases)
         failed = _check_failures(config, store, cases)
-    except (StageFailed, StageStopped):
-        manifest.pause(store, started)
-        raise
     store.remove(OPEN)
     scores = store.read_table(f"{STAGE}/scores", SCORES)
-    errors = store.read_table(f"{STAGE}/errors", ERRORS, ["calls"])
+    errors = [
+        store.read_table(f"{STAGE}/{folder}", ERRORS, ["calls"]) for folder in ("errors", "retried")
+    ]
     calls = [
-        call for table in (scores, errors) for row in table["calls"].to_pylist() for call in row
+        call for table in (scores, *errors) for row in table["calls"].to_pylist() for call in row
     ]
     finished = cases_by_policy(scores)
     results = benchmark_results(
@@ -93,6 +92,18 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
         counts={"cases": sum(map(len, cases.values())) - failed, "failed_cases": failed},
         results=results,
     )
+
+
+def retry_failed(store: Store) -> int:
+    """Let failed cases be owed again; what they cost stays counted. Returns how many there are."""
+    failed = sorted(store.finished(STAGE, "errors"))
+    there = store.finished(STAGE, "retried")
+    for case in failed:
+        name = next(name for n in count() if (name := f"{case}-{n}") not in there)
+        rows = store.read_table(f"{STAGE}/errors/{case}.parquet", ERRORS).to_pylist()
+        store.write_table(f"{STAGE}/retried/{name}.parquet", rows, ERRORS)
+        store.remove(f"{STAGE}/errors/{case}.parquet")
+    return len(failed)
 
 
 def _settings(config: Config, store: Store) -> Row:
@@ -247,6 +258,6 @@ def _check_failures(config: Config, store: Store, cases: dict[str, list[Row]]) -
         folder = store.url(STAGE, "errors")
         raise StageFailed(
             f"{all_failed} of {total} benchmark cases failed{which}, see {folder}; "
-            "remove that folder to try them again"
+            "--retry-failed tries them again"
         )
     return all_failed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -34,22 +33,32 @@ class CaseWorker(EngineWorker):
     ) -> None:
         self._config, self._store, self._policy = config, store, policy
         self._roles, models = cast_of(config, store, policy)
-        super().__init__(models, pools, config.evaluation.actors, board, config.judge)
+        super().__init__(
+            models, pools, config.evaluation.actors, board, config.judge, config.run.patience_s
+        )
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         row: dict[str, Any] = {key: str(values[0]) for key, values in batch.items()}
         persona = persona_of(row | {"preferences": row["preferences"].split()})
         case = Case(row["case_id"], self._policy, persona, self._config.run.seed)
-        begun = bool(batch["begun"][0])
-        ended = await self.may_start() and await self._play(case, begun)
-        yield {"ended": [ended], "fault": [self.fault]}
+        begun, ended, fault = bool(batch["begun"][0]), False, ""
+        if await self.may_start():
+            try:
+                ended = await self._play(case, begun)
+            except WorldFault as error:  # raised, it would end what others have in flight
+                fault = str(error)
+        yield {"ended": [ended], "fault": [self.fault or fault]}
 
     async def _play(self, case: Case, begun: bool) -> bool:
-        """Play a case to its end, or to where it is stopped; returns whether it has ended."""
+        """Play a case to its end, or to where it is stopped; returns whether it has ended.
+
+        Raises:
+            WorldFault: nobody can be asked, or nothing be written, now.
+        """
         file = f"{OPEN}/{case.case_id}.parquet"
         before: list[dict[str, Any]] = []
         if begun:
-            before = (await asyncio.to_thread(self._store.read_table, file, SCORES)).to_pylist()
+            before = (await self.store(self._store.read_table, file, SCORES)).to_pylist()
             self.teller.turn(len(before), 0)
         async with self.conversation(case.case_id, self._roles) as engines:
             try:
@@ -65,13 +74,13 @@ class CaseWorker(EngineWorker):
             except CaseFailed as error:
                 rows, folder, schema = [error.row], "errors", ERRORS
             except CaseStopped as stopped:
-                if isinstance(stopped.__cause__, WorldFault):
-                    self.fault = self.fault or str(stopped.__cause__)
                 if len(stopped.rows) > len(before):
-                    await asyncio.to_thread(self._store.write_table, file, stopped.rows, SCORES)
+                    await self.store(self._store.write_table, file, stopped.rows, SCORES)
+                if isinstance(stopped.__cause__, WorldFault):
+                    raise stopped.__cause__ from stopped
                 return False
         name = f"evaluation/{folder}/{case.case_id}.parquet"
-        await asyncio.to_thread(self._store.write_table, name, rows, schema)
+        await self.store(self._store.write_table, name, rows, schema)
         return True
 
     def _tell(self, row: dict[str, Any]) -> None:

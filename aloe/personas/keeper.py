@@ -64,6 +64,7 @@ class PoolKeeper:
         self._newest = ""
         self._closed = False
         self._changed = asyncio.Condition()
+        self._given_up = False
 
     async def start(self) -> int:
         """Decide the first round of pools that have not begun; returns how many texts joined."""
@@ -86,6 +87,12 @@ class PoolKeeper:
             self._closed = True
             self._changed.notify_all()
 
+    async def give_up(self) -> None:
+        """Nobody can be asked any more: open rounds stay open, and no ticket waits for them."""
+        async with self._changed:
+            self._given_up = True
+            self._changed.notify_all()
+
     async def newest(self) -> str:
         """The grown member that has joined last, for a person who watches; empty before one has."""
         return self._newest
@@ -96,8 +103,8 @@ class PoolKeeper:
             if ticket in self._jobs:
                 job = self._jobs[ticket]
                 return None if self._is_in(job) else job
-            while (job_found := self._next()) is None:
-                if await self.stopped() or self._over():
+            while self._given_up or (job_found := self._next()) is None:
+                if self._given_up or await self.stopped() or self._over():
                     return None
                 await self._changed.wait()
             self._jobs[ticket] = job_found

@@ -16,7 +16,7 @@ from aloe.engines.actors import most_open, reserve, run_rows
 from aloe.engines.board import board
 from aloe.engines.pool import Pools, await_pools, open_pools, pooled_models
 from aloe.engines.start import imports_of
-from aloe.errors import StageFailed
+from aloe.errors import StageFailed, StageStopped
 from aloe.personas.encode import check_encoder
 from aloe.personas.growth import GrowingPool, growth_of, pool_of
 from aloe.personas.importing import read_pool_files
@@ -56,7 +56,8 @@ def expand_personas(config: Config, store: Store) -> Manifest:
     Raises:
         UserError: a persona file is not readable, or a pool is too small for what is held out.
         StageFailed: more than ``run.max_error_rate`` of the requests failed.
-        StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent; begun rounds are kept.
+        StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent (begun rounds are kept),
+            or nobody could be asked, or nothing be written, any more.
     """
     starting = check_personas(config)
     manifest = stage_manifest(store, STAGE, _settings(config, starting), resume=config.run.resume)
@@ -66,13 +67,13 @@ def expand_personas(config: Config, store: Store) -> Manifest:
     names = {kind: without_failed_end(store, part) for kind, part in round_names(store).items()}
     pools = _pools(config, store, names)
     if not all(pool.stopped() for pool in pools.values()):
-        account = Account(config, store, STAGE)
-        _grow(config, store, names, pools, starting, account)
-        names = round_names(store)
-        pools = _pools(config, store, names)
-        if not all(pool.stopped() for pool in pools.values()):
-            manifest.pause(store, started)
-            raise account.stopped()
+        with manifest.paused(store, started):
+            account = Account(config, store, STAGE)
+            fault = _grow(config, store, names, pools, starting, account)
+            names = round_names(store)
+            pools = _pools(config, store, names)
+            if not all(pool.stopped() for pool in pools.values()):
+                raise StageStopped(f"{STAGE}: {fault}") if fault else account.stopped()
     record = record_of(read_rounds(store, (name for kind in sorted(KINDS) for name in names[kind])))
     failed = _write_errors(store, record)
     if failed > config.run.max_error_rate * record.asked:
@@ -161,10 +162,14 @@ def _grow(
     pools: Mapping[Kind, GrowingPool],
     starting: Starting,
     account: Account,
-) -> None:
-    """Run rounds until both pools have stopped; the keeper writes each as it is decided."""
+) -> str:
+    """Run rounds until both pools have stopped; the keeper writes each as it is decided.
+
+    Returns what the world has refused, if that has ended it.
+    """
     import ray
 
+    fault = ""
     settings, actors = config.personas, config.personas.actors
     models = speakers_of(config, [settings.writer])
     connect(config.ray, imports_of(models.values()))
@@ -201,10 +206,12 @@ def _grow(
             shown = False
             for row in run_rows(tickets, PersonaWriter, arguments, actors, gpus, in_flight):
                 advance(int(row["accepted"]), int(row["completion_tokens"]))
+                fault = fault or str(row["fault"])
                 if row["accepted"] and not shown:
                     say(ray.get(keeper.newest.remote()))
                     shown = True
     ray.kill(keeper)
+    return fault
 
 
 def _write_errors(store: Store, record: Record) -> int:

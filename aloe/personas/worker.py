@@ -10,9 +10,11 @@ from aloe.config import Config, speakers_of
 from aloe.engines.actors import EngineWorker
 from aloe.engines.board import BoardLink
 from aloe.engines.pool import Pools
+from aloe.errors import WorldFault
 from aloe.personas.encode import SentenceEncoder
 from aloe.personas.filter import Floats
 from aloe.personas.growth import undecided
+from aloe.personas.keeper import Job
 from aloe.personas.writing import write_candidates
 
 
@@ -28,25 +30,43 @@ class PersonaWriter(EngineWorker):
         self._encoder: SentenceEncoder | None = None
         self._encoding = asyncio.Lock()
         models = speakers_of(config, [config.personas.writer])
-        super().__init__(models, pools, self._config.actors, board)
+        super().__init__(
+            models, pools, self._config.actors, board, patience_s=config.run.patience_s
+        )
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         ticket = int(batch["ticket"][0])
         job = await self._keeper.take.remote(ticket)
-        accepted = tokens = 0
+        accepted, tokens, fault = 0, 0, ""
         if job is not None:
-            name = f"{job.kind}-{job.round}-{job.request}"
-            async with self.conversation(name, self._roles) as engines:
-                outcome = await write_candidates(
-                    engines["writer"], job.kind, job.shown, self._config, job.seed
-                )
-            tokens = sum(call["completion_tokens"] for call in outcome["calls"])
-            vectors = await self._encode(undecided(outcome))
-            # Before it is handed in: that may open the next round.
-            if not await self.teller.within_limits():
-                await self._keeper.close.remote()
+            try:
+                accepted, tokens = await self._write(job)
+            except WorldFault as error:  # raised, it would end what others have in flight
+                fault = self.fault or str(error)
+                await self._keeper.give_up.remote()
+        yield {
+            "ticket": [ticket],
+            "accepted": [accepted],
+            "completion_tokens": [tokens],
+            "fault": [fault],
+        }
+
+    async def _write(self, job: Job) -> tuple[int, int]:
+        """Answer one request: how many texts joined, and the completion tokens of it."""
+        name = f"{job.kind}-{job.round}-{job.request}"
+        async with self.conversation(name, self._roles) as engines:
+            outcome = await write_candidates(
+                engines["writer"], job.kind, job.shown, self._config, job.seed
+            )
+        vectors = await self._encode(undecided(outcome))
+        # Before it is handed in: that may open the next round.
+        if not await self.teller.within_limits():
+            await self._keeper.close.remote()
+        try:
             accepted = await self._keeper.hand_in.remote(job, outcome, vectors)
-        yield {"ticket": [ticket], "accepted": [accepted], "completion_tokens": [tokens]}
+        except WorldFault as fault:  # out of Ray's wrapper
+            raise WorldFault(str(fault.args[0]), passes=False) from fault
+        return int(accepted), sum(call["completion_tokens"] for call in outcome["calls"])
 
     async def _encode(self, texts: list[str]) -> Floats:
         # One request at a time: the encoder uses all the cores that it may.

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt
+from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_attempt
 
 from aloe.engines import Completion, Engine, Request
 from aloe.engines.base import Load
-from aloe.errors import CallFailed, EngineError, MalformedAnswer, ThoughtOnly
+from aloe.errors import CallFailed, ContextExceeded, EngineError, MalformedAnswer, ThoughtOnly
 from aloe.schema import USAGE_FIELDS, derive_seed
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ async def ask(
     call = unanswered(role)
     try:
         async for attempt in AsyncRetrying(
-            stop=stop_after_attempt(tries), retry=retry_if_exception_type(EngineError)
+            stop=stop_after_attempt(tries), retry=retry_if_exception(_worth_another_try)
         ):
             with attempt:
                 call["tries"] += 1
@@ -94,10 +94,16 @@ async def ask(
                 except ThoughtOnly:
                     request = replace(request, thinks=True)
                     raise
+    except ContextExceeded as error:
+        raise CallFailed(role, type(error).__name__, str(error), call) from error
     except RetryError as error:
         last = error.last_attempt.exception()
         raise CallFailed(role, type(last).__name__, str(last), call) from last
     raise AssertionError("unreachable: a retry loop returns or raises")
+
+
+def _worth_another_try(error: BaseException) -> bool:
+    return isinstance(error, EngineError) and not isinstance(error, ContextExceeded)
 
 
 def unanswered(role: str, tries: int = 0) -> dict[str, Any]:

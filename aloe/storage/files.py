@@ -25,7 +25,8 @@ from fsspec.implementations.local import LocalFileSystem
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from aloe.config import StorageConfig
-from aloe.errors import UserError
+from aloe.errors import UserError, WorldFault
+from aloe.storage.faults import fault_of
 from aloe.storage.s3 import AT_ONCE, is_s3, open_fs, storage_in_use
 
 T = TypeVar("T")
@@ -76,21 +77,27 @@ def write_bytes(url: str, data: bytes, options: StorageConfig | None = None) -> 
     Large data goes to S3 in parts, which become visible together when the last one is there.
 
     Raises:
-        UserError: the object store does not answer or refuses, or the bucket is missing.
+        UserError: the bucket is missing.
+        WorldFault: the object store does not answer or refuses, or the disk is full.
     """
     fs, path = open_fs(url, options)
     if not isinstance(fs, LocalFileSystem):
         _written(url, partial(fs.pipe_file, path, data), options)
         return
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(f"{target}.{uuid.uuid4().hex}.partial")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(target)
+    except OSError as error:
+        fault = fault_of(url, "written", error)
+        if isinstance(fault, WorldFault):  # others stay as they are
+            raise fault from error
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -131,7 +138,7 @@ def remotely(url: str, done: str, work: Callable[[], T], options: StorageConfig 
 
     Raises:
         FileNotFoundError: as ``work`` raises it.
-        UserError: all tries failed; ``url`` is named.
+        UserError, WorldFault: all tries failed; ``url`` is named. See `aloe.storage.faults`.
     """
     if "://" not in url:
         return work()
@@ -145,8 +152,8 @@ def remotely(url: str, done: str, work: Callable[[], T], options: StorageConfig 
         return trying(work)
     except FileNotFoundError:
         raise
-    except (OSError, BotoCoreError, aiohttp.ClientError) as error:
-        raise UserError(f"{url}: cannot be {done} ({_reason(error)})") from error
+    except (OSError, BotoCoreError, ClientError, aiohttp.ClientError) as error:
+        raise fault_of(url, done, error) from error
 
 
 def _written(url: str, work: Callable[[], object], options: StorageConfig | None) -> None:

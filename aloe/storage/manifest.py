@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -75,6 +76,16 @@ class Manifest:
     def pause(self, store: Store, started: float) -> Manifest:
         """Store the wall time of a start that did not complete the stage."""
         return self._spend(started).save(store)
+
+    @contextmanager
+    def paused(self, store: Store, started: float) -> Iterator[None]:
+        """Pause where the block raises, whatever it is; a store that is down keeps no time."""
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):
+                self.pause(store, started)
+            raise
 
     def _spend(self, started: float, **changes: Any) -> Manifest:
         return replace(self, wall_seconds=self.wall_seconds + time.monotonic() - started, **changes)

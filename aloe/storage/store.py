@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aloe.config import Config, StorageConfig
-from aloe.errors import UserError
+from aloe.errors import UserError, WorldFault
 from aloe.schema import check_version
 from aloe.storage.files import read_bytes, read_many, remotely, remove, upload, write_bytes
 from aloe.storage.ranges import ParquetSource, with_parquet
@@ -77,7 +77,7 @@ class Store:
         try:
             self.write_bytes(".probe", bytes(_PROBE_BYTES))  # a full disk still takes empty files
             self.remove(".probe")
-        except UserError as error:
+        except (UserError, WorldFault) as error:
             raise UserError(f"run.dir {error}") from error
         except Exception as error:
             raise UserError(f"run.dir {self.root}: cannot be written ({error})") from error

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import threading
+
 import pytest
+from chat_server import ChatServer, Reply, judged
 from scripted_runs import persona_rows
-from trial_server import TrialServer
 
 from aloe.config_file import load_config
 from aloe.dialogue import rollout_dialogues
-from aloe.dialogue.parts import count_start, log_failure, log_turns
+from aloe.dialogue.parts import count_start, log_ends, log_turns
+from aloe.dialogue.retry import retry_failed
 from aloe.errors import StageFailed, UserError
 from aloe.schema import ERRORS, NODES, PERSONAS
 from aloe.storage import Manifest, Store
+
+JUDGED = judged()
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -48,6 +54,8 @@ def test_a_rerun_is_identical_byte_for_byte_and_a_resume_fills_the_gaps(prepared
         "failed_trees": 0,
         "truncated": 0,
         "ties": 0,
+        "failed_turns": 0,
+        "context_ends": 0,
     }
     assert manifest.usage.calls == 9 * 3 * 6
     assert not [name for name in first if "partial" in name]
@@ -120,7 +128,8 @@ def test_an_open_tree_goes_on_from_its_last_finished_turn(four_trees, kept_turns
     known = [row for row in trees if row["tree_id"] == ids[0] and row["turn"] <= kept_turns]
     known[0]["text"] = "Said before the kill."  # only a log can know this
     log_turns(store, "00000000", ids[0], known)
-    log_failure(store, "00000000", {"item_id": ids[1], "stage": "dialogue", "calls": []})
+    end = {"item_id": ids[1], "stage": "dialogue", "kind": "EngineError", "branch": 1, "calls": []}
+    log_ends(store, "00000000", ids[1], [end])
     manifest = rollout_dialogues(
         config.model_copy(update={"run": config.run.model_copy(update={"max_error_rate": 0.5})}),
         store,
@@ -196,19 +205,66 @@ def load_config_like(config, turns: int, tries: int, resume: str):
     return config.model_copy(update={"dialogue": dialogue, "run": run})
 
 
-def test_failed_trees_are_rows_and_too_many_of_them_a_failure(prepared):
-    with TrialServer("never-json").running() as server:
-        model = f"{{backend: openai, model: trial, base_url: '{server.url}'}}"
-        overrides = ["--models.trial", model, "--roles.inducer", "trial", "--dialogue.tries", "1"]
+def test_failed_turns_are_rows_and_too_many_of_them_a_failure_until_tried_again(prepared):
+    def script(post):
+        failing = post.number > 6 and broken.is_set()  # one judge's answer is enough for a turn
+        return Reply(body=JUDGED) if not failing else Reply(status=400)
+
+    broken = threading.Event()
+    broken.set()
+    with ChatServer(script).running() as server:
+        judge = f"{{backend: openai, model: m, base_url: '{server.url}', deadline_s: 1}}"
+        overrides = ["--models.server", judge, "--roles.judge", "server", "--dialogue.tries", "1"]
         config, store = prepared("broken", *overrides)
-        with pytest.raises(StageFailed, match="9 of 9 trees failed"):
-            rollout_dialogues(config, store)
+        for _ in range(2):  # the second time nothing is asked again
+            with pytest.raises(
+                StageFailed, match=r"2[456] of 27 turns failed, .* of 9 trees whole"
+            ):
+                rollout_dialogues(config, store)
+        asked = len(server.posts)
+        rows = store.read_table("dialogue/errors", ERRORS).to_pylist()
+        assert len(rows) == 9
+        assert {(row["role"], row["kind"]) for row in rows} == {("judge", "EngineError")}
+        kept = nodes(store)
+        assert all(
+            row["branch"] > 1 for row in rows if row["item_id"] in {n["tree_id"] for n in kept}
+        )
+
+        broken.clear()
+        assert retry_failed(store) == 9
+        assert retry_failed(store) == 0
+        manifest = rollout_dialogues(config, store)
+    assert manifest.counts["trees"] == 9
+    assert manifest.counts["failed_turns"] == 0
+    assert not store.finished("dialogue", "errors")
+    whole = nodes(store)
+    assert len(whole) == 9 * 3 * 3
+    assert len({row["node_id"] for row in whole}) == len(whole)
+    assert all(row in whole for row in kept)
+    judged = sum(call["tries"] for row in whole for call in row["calls"] if call["role"] == "judge")
+    assert len(server.posts) - asked <= judged
+    # What failed was paid for too.
+    assert manifest.usage.calls == 9 * 3 * 6 + 9
+
+
+def test_a_dialogue_that_outgrows_its_context_keeps_its_turns(prepared):
+    def script(post):
+        code = "context_length_exceeded"
+        full = json.dumps({"error": {"message": "too long", "code": code}})
+        return Reply(status=400, body=full) if len(post.text) > 620 else Reply(body=JUDGED)
+
+    with ChatServer(script).running() as server:
+        judge = f"{{backend: openai, model: m, base_url: '{server.url}', deadline_s: 1}}"
+        config, store = prepared("long", "--models.server", judge, "--roles.judge", "server")
+        manifest = rollout_dialogues(config, store)
+    counts = manifest.counts
+    assert counts["trees"] == 9
+    assert counts["failed_turns"] == counts["failed_trees"] == 0
+    assert counts["context_ends"] > 0
     rows = store.read_table("dialogue/errors", ERRORS).to_pylist()
-    assert len(rows) == 9
-    assert {(row["role"], row["turn"], row["kind"]) for row in rows} == {
-        ("inducer", 1, "MalformedAnswer")
-    }
-    assert store.read_table("dialogue/nodes", NODES).num_rows == 0
+    assert {row["kind"] for row in rows} == {"context"}
+    assert len(rows) == counts["context_ends"]
+    assert retry_failed(store) == 0
 
 
 def test_more_actors_than_the_cluster_can_place_are_refused_at_once(prepared):

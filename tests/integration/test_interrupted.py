@@ -105,3 +105,21 @@ def test_ctrl_c_ends_in_seconds_and_leaves_a_run_to_go_on_with(tmp_path, prepare
     rows = store.read_table("dialogue/nodes", NODES, ["tree_id", "node_id"]).to_pylist()
     assert len({row["tree_id"] for row in rows}) == TREES
     assert len({row["node_id"] for row in rows}) == len(rows)
+
+
+def test_sigterm_ends_within_10_s_with_code_75_and_loses_no_tree(tmp_path, prepared):
+    config, store = prepared(str(tmp_path / "run"))
+    process = rollout(config)
+    seconds = strike_in_the_middle(process, store, signal.SIGTERM)
+    errors = process.stderr.read()
+    assert process.returncode == 75
+    assert seconds < 10
+    assert "Traceback" not in errors
+    assert "terminated; the same command goes on from here" in errors
+    kept = files(store)
+    assert kept
+    finish(config)
+    rows = store.read_table("dialogue/nodes", NODES, ["tree_id", "node_id"]).to_pylist()
+    assert len({row["tree_id"] for row in rows}) == TREES
+    assert len({row["node_id"] for row in rows}) == len(rows)
+    assert {name: data for name, data in files(store).items() if name in kept} == kept

@@ -338,7 +338,7 @@ def test_a_whole_tree_is_rolled_out_through_vllms_server(remote):
         engine = OpenAIEngine("remote", remote)
         return await grow_tree(start, dict.fromkeys(ROLES, engine), config)
 
-    rows = asyncio.run(grow())
+    rows = asyncio.run(grow()).rows
     assert pa.Table.from_pylist(rows, schema=NODES).num_rows == len(rows) == 6
     assert [row["role"] for row in rows] == ["user", "guided", "unguided"] * 2
     assert all(row["text"] for row in rows)

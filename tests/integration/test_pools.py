@@ -116,3 +116,26 @@ def test_conversations_stay_with_an_engine_and_outlive_it(tmp_path):
             assert joined["again"] == pools["tiny"]
         asyncio.run(look(pools["tiny"]))
     assert not pools_of_the_cluster()
+
+
+def test_calls_wait_for_an_only_engine_that_ray_starts_again(tmp_path):
+    connect(configuration(tmp_path).ray)
+    model = VllmModel.model_validate(TINY | {"pool": {"num_gpus": 0.5}})
+
+    async def look(replicas) -> list[str]:
+        engine = PooledEngine("tiny", replicas)
+        requests = [
+            Request(
+                [{"role": "user", "content": f"{n}"}], max_tokens=300, seed=n, conversation=f"{n}"
+            )
+            for n in range(20)
+        ]
+        await engine.complete(requests[0])
+        calls = [asyncio.create_task(engine.complete(request)) for request in requests]
+        await asyncio.sleep(0.2)
+        children_titled("ray::EngineReplica")[0].kill()
+        return [answer.text for answer in await asyncio.gather(*calls)]
+
+    with open_pools({"tiny": model}, StorageConfig()) as pools:
+        assert len(asyncio.run(look(pools["tiny"]))) == 20
+    assert not pools_of_the_cluster()

@@ -19,7 +19,7 @@ from aloe.cli import main
 from aloe.config import Config, StorageConfig
 from aloe.config_file import load_config
 from aloe.dialogue import rollout_dialogues
-from aloe.errors import UserError
+from aloe.errors import UserError, WorldFault
 from aloe.preferences import build_preferences
 from aloe.schema import NODES, PERSONAS
 from aloe.storage import Manifest, Store, localize, run_store, use_storage
@@ -149,7 +149,7 @@ def test_a_server_that_never_recovers_is_an_error_with_the_url(store, proxy, nam
         "written": lambda: small.write_text("a/text", "new"),
     }
     for done, call in calls.items():
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(WorldFault) as caught:
             call()
         assert str(caught.value).startswith(small.url("a"))
         assert f": cannot be {done} (" in str(caught.value)
@@ -159,7 +159,7 @@ def test_a_server_that_never_recovers_is_an_error_with_the_url(store, proxy, nam
 
 def test_nobody_listens(store):
     away = Store("s3://aloe/run", settings("http://127.0.0.1:9", attempts=2))
-    with pytest.raises(UserError, match=r"^s3://aloe/run/x: cannot be written \(.*127\.0\.0\.1:9"):
+    with pytest.raises(WorldFault, match=r"^s3://aloe/run/x: cannot be written \(.*127\.0\.0\.1:9"):
         away.write_text("x", "")
     with pytest.raises(UserError, match=r"^run\.dir s3://aloe/run: cannot be reached"):
         away.check_reachable()
@@ -179,7 +179,7 @@ def test_large_data_becomes_visible_in_one_piece(store, proxy):
     old, new = b"old", bytes(range(256)) * (101 * MIB // 256)
     store.write_bytes("large", old)
     proxy.faults = [Fault("error", "PUT", "partNumber=2", times=math.inf)]
-    with pytest.raises(UserError, match="large: cannot be written"):
+    with pytest.raises(WorldFault, match="large: cannot be written"):
         store.write_bytes("large", new)
     assert store.read_bytes("large") == old
     # The last answer is lost: the upload has ended, and its id is unknown when it is asked again.

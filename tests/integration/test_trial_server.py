@@ -51,7 +51,9 @@ async def roll_out(
         async def keep(rows: Rows) -> None:
             kept[name] = rows
 
-        return await grow_tree(start, engines, config, kept.get(name, []), keep)
+        tree = await grow_tree(start, engines, config, kept.get(name, []), keep)
+        assert not tree.ends
+        return tree.rows
 
     return await asyncio.gather(*map(grow, range(TREES)), return_exceptions=True)
 

@@ -111,14 +111,15 @@ def test_a_stopped_tree_keeps_its_turns_and_becomes_what_it_would_have_been(bran
     engine = ScriptedEngine("s", ScriptedModel(backend="scripted"))
     engines = dict.fromkeys(("user", "inducer", "guided", "unguided", "judge"), engine)
     seed = TreeSeed("t", PERSONA, "train", 1, "f")
-    whole = asyncio.run(grow_tree(seed, engines, config))
+    whole = asyncio.run(grow_tree(seed, engines, config)).rows
     kept: list[dict] = []
 
     async def keep(rows):
         kept[:] = rows
 
     def grow():
-        return asyncio.run(grow_tree(seed, engines, config, kept, keep, counting(allowed)))
+        may_start = counting(allowed)
+        return asyncio.run(grow_tree(seed, engines, config, kept, keep, may_start=may_start)).rows
 
     if allowed * 3 >= len(whole):
         assert grow() == whole
@@ -126,7 +127,7 @@ def test_a_stopped_tree_keeps_its_turns_and_becomes_what_it_would_have_been(bran
     with pytest.raises(StageStopped):
         grow()
     assert len(kept) == 3 * allowed
-    assert asyncio.run(grow_tree(seed, engines, config, list(kept))) == whole
+    assert asyncio.run(grow_tree(seed, engines, config, list(kept))).rows == whole
 
 
 def test_a_stopped_case_goes_on_from_its_turns():

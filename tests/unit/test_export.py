@@ -26,7 +26,7 @@ def write_dialogue(store: Store, dialogue: DialogueConfig, per_part: int) -> Non
         life = f"Life {number} between a garden, a market and a harbor"
         persona = Persona(f"p{number}", life, f"Character {number}", ("short", "picks_up"))
         start = TreeSeed(f"t{number}", persona, split, 0, "f")
-        nodes.append(asyncio.run(grow_tree(start, engines, dialogue)))
+        nodes.append(asyncio.run(grow_tree(start, engines, dialogue)).rows)
     for first in range(0, len(nodes), per_part):
         rows = [row for tree in nodes[first : first + per_part] for row in tree]
         store.write_table(f"dialogue/nodes/part-{first}.parquet", rows, NODES)

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_an_interrupt_inside_a_destructor_is_noticed_later():
 
 
 def test_an_interrupt_is_raised_at_once_and_the_handler_is_given_back(monkeypatch):
-    monkeypatch.setattr(interrupt, "_seen", False)
+    monkeypatch.setattr(interrupt, "_seen", None)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), interrupt.interruptible():
         os.kill(os.getpid(), signal.SIGINT)
@@ -42,5 +43,36 @@ def test_an_interrupt_is_raised_at_once_and_the_handler_is_given_back(monkeypatc
 
 
 def test_without_an_interrupt_nothing_is_raised(monkeypatch):
-    monkeypatch.setattr(interrupt, "_seen", False)
+    monkeypatch.setattr(interrupt, "_seen", None)
     interrupt.raise_if_interrupted()
+
+
+def test_sigterm_is_told_from_ctrl_c_also_after_others_have_set_handlers(monkeypatch):
+    monkeypatch.setattr(interrupt, "_seen", None)
+    monkeypatch.setattr(interrupt.threading, "Timer", lambda *_: SimpleNamespace(start=bool))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(interrupt.Terminated), interrupt.interruptible():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ray's own would
+        interrupt.rearm()
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+    with pytest.raises(interrupt.Terminated):
+        interrupt.raise_if_interrupted()
+
+
+HANGS = """
+import os, signal, time
+from aloe import interrupt
+
+interrupt._END_WITHIN_S = 0.3
+with interrupt.interruptible():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        time.sleep(60)
+"""
+
+
+def test_a_run_that_hangs_while_it_ends_is_ended_with_the_same_code():
+    done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, timeout=30)
+    assert done.returncode == 75

@@ -1,4 +1,5 @@
 import asyncio
+import math
 
 import pytest
 
@@ -81,18 +82,40 @@ def test_a_call_in_which_every_engine_dies_is_given_up():
     assert answer.text
 
 
-def test_engines_that_only_ever_die_end_the_stage():
+class Allergic(Mortal):
+    """Dies of one request, with all that are in flight."""
+
+    def __init__(self) -> None:
+        super().__init__(math.inf)
+        self.dead = asyncio.Event()
+
+    async def complete(self, request):
+        if request.messages[0]["content"] in ("3", "11"):
+            self.dead.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+            if self.dead.is_set():
+                raise EngineDied("allergic: core is gone")
+        return await super().complete(request)
+
+
+def test_poisoned_calls_cost_themselves_and_no_other():
     async def look():
-        return await answers(supervised(*(Mortal(0) for _ in range(20))), 2) + await answers(
-            supervised(*(Mortal(0) for _ in range(4)), Mortal(0)), 4
-        )
+        engine = SupervisedEngine("allergic", Allergic, stall_timeout_s=5)
+        return await answers(engine, 20), engine.replaced
 
-    async def one_after_the_other():
-        engine = supervised(*(Mortal(0) for _ in range(20)))
-        return [(await answers(engine, 1))[0] for _ in range(2)]
+    found, replaced = asyncio.run(look())
+    lost = [number for number, answer in enumerate(found) if isinstance(answer, Exception)]
+    assert lost == [3, 11]
+    assert all("3 engines died during this call" in str(found[number]) for number in lost)
+    assert replaced == 4  # two that nobody could explain, and one for each that was alone
 
-    assert all(isinstance(error, EngineError) for error in asyncio.run(look()))
-    first, second = asyncio.run(one_after_the_other())
-    assert isinstance(first, EngineError)
-    assert isinstance(second, EngineDied)
-    assert "5 engines in a row died" in str(second)
+
+def test_engines_that_only_ever_die_end_the_stage():
+    async def look(calls):
+        return await answers(supervised(*(Mortal(0) for _ in range(20))), calls)
+
+    few, many = asyncio.run(look(2)), asyncio.run(look(20))
+    assert all(isinstance(error, EngineError) for error in few)
+    assert {type(error) for error in many} == {EngineError, EngineDied}
+    assert any("5 engines in a row died" in str(error) for error in many)

@@ -10,7 +10,7 @@ import pytest
 from aloe.config import DialogueConfig, ScriptedModel
 from aloe.dialogue.look import told_turn
 from aloe.dialogue.parts import write_part
-from aloe.dialogue.tree import TreeSeed, grow_tree
+from aloe.dialogue.tree import Tree, TreeSeed, grow_tree
 from aloe.engines import Completion, Request
 from aloe.engines.scripted import ScriptedEngine
 from aloe.errors import UserError
@@ -20,6 +20,7 @@ from aloe.report.trees import build_tree
 from aloe.roles import Persona
 from aloe.storage import Store
 
+SHAPE = DialogueConfig(turns=2)
 ROLES = ("user", "inducer", "guided", "unguided", "judge")
 KEEPER = Persona("p", "Keeps bees.", "Dry.")
 
@@ -41,7 +42,7 @@ def tree(probability: float) -> list[dict]:
     script = ScriptedEngine("script", ScriptedModel(backend="scripted"))
     engines = dict.fromkeys(ROLES, script) | {"judge": Undecided(probability)}
     start = TreeSeed("t", KEEPER, "train", 0, "f")
-    return asyncio.run(grow_tree(start, engines, DialogueConfig(turns=2)))
+    return asyncio.run(grow_tree(start, engines, SHAPE)).rows
 
 
 @pytest.mark.parametrize("probability", [0.5, 0.75], ids=["equal", "by place"])
@@ -59,7 +60,7 @@ def test_a_tie_prefers_nothing_anywhere(probability, tmp_path):
         assert said["assistant"]["preferred"] == said["assistant"]["rejected"]
     built = build_tree(rows)
     assert [(turn.ties, turn.agreements) for turn in built.turns] == [(1, 0), (1, 0)]
-    summary = write_part(Store(str(tmp_path)), "00000000", [rows], [])
+    summary = write_part(Store(str(tmp_path)), "00000000", [Tree(rows, [])], SHAPE)
     even = 2 if probability == 0.5 else 0
     assert (summary.ties, summary.even, summary.agreements) == (2, even, 0)
     assert summary.voted == 2

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aloe.config import DialogueConfig, ScriptedModel
-from aloe.dialogue.tree import TreeFailed, TreeSeed, grow_tree
+from aloe.dialogue.branches import turns_from
+from aloe.dialogue.tree import TreeSeed, grow_tree
 from aloe.engines.scripted import ScriptedEngine
-from aloe.errors import EngineDied, MalformedAnswer, UserError
+from aloe.errors import ContextExceeded, EngineDied, MalformedAnswer, UserError, WorldFault
 from aloe.preferences.rows import pair_row, sft_row, walk
 from aloe.roles import Persona
 from aloe.schema import NODES, PAIRS, SFT, stable_id
@@ -38,7 +39,11 @@ def start_of(seed: int, tree: str = "t") -> TreeSeed:
 
 def grow(config: DialogueConfig, seed: int, engine=None, rows=(), keep=None) -> list[dict]:
     engines = dict.fromkeys(ROLES, engine or Speaker())
-    return asyncio.run(grow_tree(start_of(seed), engines, config, rows, keep))
+    return asyncio.run(grow_tree(start_of(seed), engines, config, rows, keep)).rows
+
+
+def said(rows: list[dict]) -> list[tuple[str, str]]:
+    return [(row["node_id"], row["text"]) for row in rows]
 
 
 def as_stored(rows: list[dict]) -> list[dict]:
@@ -285,26 +290,64 @@ class Mute(ScriptedEngine):
         return completion
 
 
-def test_a_failed_tree_says_where_and_what_it_cost():
+def test_a_failed_turn_ends_its_branch_and_says_where_and_what_it_cost():
     engines = dict.fromkeys(ROLES, Speaker()) | {"judge": Mute(2)}
-    with pytest.raises(TreeFailed) as caught:
-        asyncio.run(grow_tree(start_of(0), engines, DialogueConfig(turns=3)))
-    row = caught.value.row
+    config = DialogueConfig(turns=3)
+    tree = asyncio.run(grow_tree(start_of(0), engines, config))
+    (row,) = tree.ends
     assert (row["stage"], row["item_id"], row["turn"], row["role"]) == ("dialogue", "t", 2, "judge")
-    assert row["kind"] == "MalformedAnswer"
-    assert len(row["calls"]) == 6 + 1
-    assert all(call["tries"] >= 1 for call in row["calls"])
+    assert (row["branch"], row["kind"]) == (2, "MalformedAnswer")
+    assert len(row["calls"]) == 1
+    assert row["calls"][0]["tries"] == 3
+    assert {node["turn"] for node in tree.rows} == {1}
+    assert said(tree.rows) == said(grow(config, 0)[:3])
 
 
 @given(calls=st.integers(0, 13))
 @settings(deadline=None, max_examples=14)
-def test_a_branch_that_fails_fails_the_tree(calls):
+def test_only_what_hangs_on_a_failed_turn_is_missing(calls):
     engines = dict.fromkeys(ROLES, Speaker()) | {"judge": Mute(calls)}
-    with pytest.raises(TreeFailed) as caught:
+    config, kept = DialogueConfig(turns=3, branching="both"), []
+
+    async def keep_ends(ends):
+        kept.append(ends)
+
+    tree = asyncio.run(grow_tree(start_of(0), engines, config, keep_ends=keep_ends))
+    held = {node["branch"] for node in tree.rows}
+    ended = {row["branch"] for row in tree.ends}
+    assert kept[-1] == tree.ends
+    assert not held & ended
+    assert len(held) + sum(turns_from(branch, config) for branch in ended) == 7
+    assert all(branch == 1 or branch // 2 in held for branch in held | ended)
+
+    # A resume does not try them again, and with their ends forgotten grows the rest.
+    again = asyncio.run(grow_tree(start_of(0), engines, config, tree.rows, ends=tree.ends))
+    assert again == tree
+    assert said(grow(config, 0, rows=tree.rows)) == said(grow(config, 0))
+
+
+def test_a_dialogue_without_room_for_another_turn_ends_there():
+    engines = dict.fromkeys(ROLES, Speaker()) | {"user": Mute(2, ContextExceeded)}
+    tree = asyncio.run(grow_tree(start_of(0), engines, DialogueConfig(turns=3)))
+    assert {node["turn"] for node in tree.rows} == {1, 2}
+    (row,) = tree.ends
+    assert (row["turn"], row["kind"], row["calls"][0]["tries"]) == (3, "context", 1)
+
+
+def test_what_nobody_can_do_now_is_no_fault_of_the_tree():
+    engines = dict.fromkeys(ROLES, Speaker()) | {"judge": Spent()}
+    with pytest.raises(WorldFault):
         asyncio.run(grow_tree(start_of(0), engines, DialogueConfig(turns=3, branching="both")))
-    row = caught.value.row
-    assert len(row["calls"]) % 6 == 1
-    assert row["turn"] >= 1 + (calls >= 2) + (calls >= 6)
+
+
+class Spent(ScriptedEngine):
+    """Its quota is spent."""
+
+    def __init__(self) -> None:
+        super().__init__("spent", ScriptedModel(backend="scripted"))
+
+    async def complete(self, request):
+        raise WorldFault("spent: insufficient_quota", passes=False)
 
 
 def test_an_engine_that_is_gone_is_no_fault_of_the_tree():

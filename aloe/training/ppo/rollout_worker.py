@@ -14,10 +14,12 @@ from openrlhf.trainer.ray.vllm_engine import RolloutRayActor  # noqa: E402
 
 from aloe.config import ActorPool, Config, VllmModel  # noqa: E402
 from aloe.engines.actors import AdmissionGate, most_open  # noqa: E402
+from aloe.engines.patience import Patience  # noqa: E402
 from aloe.engines.pool import Pools  # noqa: E402
 from aloe.engines.speakers import Speakers  # noqa: E402
 from aloe.engines.vllm import VllmEngine  # noqa: E402
 from aloe.machine import use_reserved_threads  # noqa: E402
+from aloe.progress import say  # noqa: E402
 from aloe.storage import use_storage  # noqa: E402
 from aloe.training.accelerator import WORKER_ENV  # noqa: E402
 from aloe.training.ppo.episode import Conversation  # noqa: E402
@@ -56,7 +58,9 @@ class RolloutWorker(RolloutRayActor.__ray_metadata__.modified_class):  # type: i
         self._engine = await asyncio.to_thread(VllmEngine, "policy", model, True, _SYNC)
         self.llm = self._engine.llm
         models = {name: config.models[name] for name in others.values()}
-        self._speakers = Speakers(models, pools, config.judge)
+        self._speakers = Speakers(
+            models, pools, config.judge, lambda: Patience(config.run.patience_s, say)
+        )
         engines = await self._speakers.of_roles(others)
         most = most_open(ActorPool(), [model, *models.values()])
 

@@ -1,0 +1,61 @@
+import errno
+import os
+
+import pytest
+from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError
+
+from aloe.errors import UserError, WorldFault
+from aloe.storage import Store
+from aloe.storage.faults import fault_of
+
+S3 = "s3://bucket/run/x"
+
+
+def answer(status: int, code: str) -> ClientError:
+    parts = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(parts, "PutObject")
+
+
+def translated(error: ClientError, to: type[OSError]) -> OSError:
+    found = to(str(error))  # as s3fs does
+    found.__cause__ = error
+    return found
+
+
+STAYS, PASSES, USER = False, True, None
+TABLE = [
+    ("/run/x", OSError(errno.ENOSPC, "No space left on device"), STAYS),
+    ("/run/x", OSError(errno.EDQUOT, "Disk quota exceeded"), STAYS),
+    ("/run/x", OSError(errno.EROFS, "Read-only file system"), STAYS),
+    ("/run/x", OSError(errno.EIO, "Input/output error"), PASSES),
+    ("/run/x", PermissionError(errno.EACCES, "Permission denied"), USER),
+    ("/run/x", FileNotFoundError(errno.ENOENT, "No such file"), USER),
+    (S3, translated(answer(403, "AccessDenied"), PermissionError), STAYS),
+    (S3, translated(answer(403, "ExpiredToken"), PermissionError), STAYS),
+    (S3, answer(401, "Unauthorized"), STAYS),
+    (S3, translated(answer(503, "SlowDown"), OSError), PASSES),
+    (S3, answer(500, "InternalError"), PASSES),
+    (S3, answer(429, "TooManyRequests"), PASSES),
+    (S3, translated(answer(404, "NoSuchBucket"), FileNotFoundError), USER),
+    (S3, EndpointConnectionError(endpoint_url="http://127.0.0.1:9"), PASSES),
+    (S3, ConnectTimeoutError(endpoint_url="http://127.0.0.1:9"), PASSES),
+    (S3, TimeoutError(), PASSES),
+]
+
+
+@pytest.mark.parametrize(("url", "error", "passes"), TABLE)
+def test_whose_fault_it_is(url, error, passes):
+    fault = fault_of(url, "written", error)
+    assert str(fault).startswith(f"{url}: cannot be written (")
+    assert isinstance(fault, UserError if passes is USER else WorldFault)
+    assert getattr(fault, "passes", None) is passes
+
+
+def test_a_full_disk_is_the_worlds_fault(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WorldFault, match=r"x: cannot be written \(.*No space left"):
+        Store(str(tmp_path)).write_text("x", "text")
+    assert not list(tmp_path.iterdir())
