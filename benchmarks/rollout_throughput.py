@@ -43,6 +43,7 @@ from rich.console import Console
 from rich.table import Table
 from rolling import Calls, Lockstep, Recorder, lockstep, rollout, timed
 
+from aloe.chat import ChatFormat, options_of
 from aloe.config import DialogueConfig, VllmModel
 from aloe.dialogue.tree import TreeSeed
 from aloe.engines import Completion, Engine, Request
@@ -87,7 +88,7 @@ async def ceiling(engine: VllmEngine, recorded: Calls) -> Calls:
     await engine.forget_prefixes()
 
     async def again(request: Request, answer: Completion) -> tuple[Request, Completion]:
-        ids = single_tokens("bench", engine.tokenizer, request.choices)
+        ids = single_tokens("bench", engine.chat, request.choices)
         length = answer.completion_tokens
         params = sampling_params(request, length, ids)
         if not request.choices and not request.json_schema:
@@ -140,7 +141,8 @@ async def measure_lockstep(
     from vllm import LLM
 
     llm = LLM(**engine_options(model))
-    tokenizer, counted, step = llm.get_tokenizer(), itertools.count(), llm.llm_engine.step
+    chat_format = ChatFormat(llm.get_tokenizer(), options_of(model))
+    counted, step = itertools.count(), llm.llm_engine.step
     done = 0
 
     def counting() -> Any:
@@ -151,7 +153,7 @@ async def measure_lockstep(
     llm.llm_engine.step = counting
 
     def chat(requests: list[Request]) -> list[Completion]:
-        ids = [single_tokens("bench", tokenizer, request.choices) for request in requests]
+        ids = [single_tokens("bench", chat_format, request.choices) for request in requests]
         outputs = llm.chat(
             [request.messages for request in requests],
             [sampling_params(r, r.max_tokens, i) for r, i in zip(requests, ids, strict=True)],

@@ -54,6 +54,7 @@ class ChatFormat:
             UserError: the checkpoint has no chat template, or it cannot be rendered.
         """
         self.tokenizer, self.options = tokenizer, options
+        self._choice_ids: dict[tuple[str, ...], dict[str, int]] = {}
         if not (options.template or getattr(tokenizer, "chat_template", None)):
             name = getattr(tokenizer, "name_or_path", "the checkpoint")
             raise UserError(
@@ -159,6 +160,28 @@ class ChatFormat:
         if whole[: len(head_ids)] == head_ids:
             return whole[len(head_ids) :]
         return self._ids(said)  # a token across both: the prompt's are what the engine sees
+
+    def choice_ids(self, choices: tuple[str, ...]) -> dict[str, int]:
+        """Token id of each choice as the first token of a reply.
+
+        As the template has it after a prompt, where that is one token; else as it is by itself:
+        some tokenizers write another one at the begin of a text than within it.
+
+        Raises:
+            ValueError: a choice is not one token.
+        """
+        if choices in self._choice_ids:
+            return self._choice_ids[choices]
+        asked: list[Message] = [{"role": "user", "content": _ASKED}]
+        _, tails = self.head_and_tails(asked, choices, [False] * len(choices))
+        if any(len(tail) != 1 for tail in tails):
+            tails = [self._ids(choice) for choice in choices]
+        for choice, ids in zip(choices, tails, strict=True):
+            if len(ids) != 1:
+                raise ValueError(f"choice {choice!r} is {len(ids)} tokens, expected 1")
+        found = {choice: ids[0] for choice, ids in zip(choices, tails, strict=True)}
+        self._choice_ids[choices] = found
+        return found
 
     # Turns.
 

@@ -1,8 +1,7 @@
 """The rollout's files: trees in parts, a log for each open tree, and what makes a part final.
 
     dialogue/plan.json                    how the trees are divided, fixed at the first start
-    dialogue/open/<part>/<tree>.parquet   an open tree: rows of its finished turns (NODES)
-    dialogue/open/<part>/<tree>.ends      branches of it that failed: their rows (ERRORS, Parquet)
+    dialogue/open/<part>/<number>.*       what its open trees have finished (aloe.dialogue.log)
     dialogue/open/<part>/starts.json      how often the part was begun without getting on
     dialogue/nodes/<part>.parquet         the part's trees, when all of them have ended
     dialogue/errors/<part>.parquet        branches of them that have ended by a failed call, if any
@@ -25,6 +24,7 @@ import numpy.typing as npt
 
 from aloe.config import DialogueConfig
 from aloe.dialogue.branches import nodes_per_turn, turns_from, turns_per_tree
+from aloe.dialogue.log import STAGE
 from aloe.dialogue.rows import CONTEXT
 from aloe.dialogue.tree import Tree
 from aloe.engines.judging import share_variance, votes_of
@@ -36,7 +36,6 @@ from aloe.storage.slices import read_slice, rows_where_not
 
 Row = dict[str, Any]
 
-STAGE = "dialogue"
 _PLAN = f"{STAGE}/plan.json"
 _PERSONAS = "personas/personas.parquet"
 _MARKERS_AT_ONCE = 1000
@@ -157,33 +156,6 @@ def missing_parts(store: Store, plan: Plan) -> list[int]:
     """Numbers of the parts that are not final."""
     final = set(store.names(STAGE, "parts"))
     return [part for part in range(plan.parts) if f"{plan.name(part)}.json" not in final]
-
-
-def read_log(store: Store, part: str) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
-    """Rows so far of a part's open trees, and the rows of their ends, by tree id."""
-    folder = f"{STAGE}/open/{part}"
-    names = store.names(folder)
-    trees = {
-        name.removesuffix(".parquet"): store.read_table(f"{folder}/{name}", NODES).to_pylist()
-        for name in names
-        if name.endswith(".parquet")
-    }
-    ends = {
-        name.removesuffix(".ends"): store.read_table(f"{folder}/{name}", ERRORS).to_pylist()
-        for name in names
-        if name.endswith(".ends")
-    }
-    return trees, ends
-
-
-def log_turns(store: Store, part: str, tree_id: str, rows: list[Row]) -> None:
-    """Keep the rows of a tree's finished turns."""
-    store.write_table(f"{STAGE}/open/{part}/{tree_id}.parquet", rows, NODES)
-
-
-def log_ends(store: Store, part: str, tree_id: str, rows: list[Row]) -> None:
-    """Keep which branches of a tree have ended by a failed call."""
-    store.write_table(f"{STAGE}/open/{part}/{tree_id}.ends", rows, ERRORS)
 
 
 def count_start(store: Store, part: str, turns: int) -> int:

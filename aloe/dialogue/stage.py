@@ -8,7 +8,8 @@ from typing import Any
 from aloe.config import Config, speaker_settings, speakers_of
 from aloe.dialogue import parts
 from aloe.dialogue.branches import turns_per_tree
-from aloe.dialogue.parts import STAGE, Plan
+from aloe.dialogue.log import STAGE
+from aloe.dialogue.parts import Plan
 from aloe.dialogue.worker import RolloutWorker
 from aloe.engines.account import Account
 from aloe.engines.actors import most_open, reserve, run_rows

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from aloe.config import Config, speakers_of
 from aloe.dialogue import parts
 from aloe.dialogue.branches import nodes_per_turn, turns_per_tree
+from aloe.dialogue.log import STAGE, TurnLog, read_log, write_log
 from aloe.dialogue.look import told_turn
 from aloe.dialogue.parts import Plan, Row
 from aloe.dialogue.tree import Tree, TreeSeed, grow_tree
@@ -20,6 +22,7 @@ from aloe.errors import StageStopped, WorldFault
 from aloe.roles import persona_of
 from aloe.schema import stable_id
 from aloe.storage import Store
+from aloe.storage.s3 import is_s3
 
 _SHOWN_TURNS = 2
 """Turns of the first tree that are shown while it grows."""
@@ -71,7 +74,7 @@ class RolloutWorker(EngineWorker):
         seeds = [
             self._seed(row) for row in await self.store(parts.read_personas, self._store, rows)
         ]
-        grown, ends = await self.store(parts.read_log, self._store, part)
+        grown, ends, files = await self.store(read_log, self._store, part)
         ended = sum(map(len, [*grown.values(), *ends.values()]))
         starts = await self.store(parts.count_start, self._store, part, ended)
         before = [Tree(grown.get(seed.tree_id, []), ends.get(seed.tree_id, [])) for seed in seeds]
@@ -80,18 +83,25 @@ class RolloutWorker(EngineWorker):
                 self._given_up(seed, tree, starts) for seed, tree in zip(seeds, before, strict=True)
             ]
         else:
+            log = TurnLog(partial(self._log, part), files, is_s3(self._store.root))
             found = await asyncio.gather(
                 *(
-                    self._grow(part, seed, tree, number == index == 0)
+                    self._grow(log, seed, tree, number == index == 0)
                     for index, (seed, tree) in enumerate(zip(seeds, before, strict=True))
                 ),
                 return_exceptions=True,  # nobody is cancelled in the middle of a turn
             )
-            await self._raise_first(part, found)
+            await self._raise_first(part, log, found)
+            await log.close()
             trees = [tree for tree in found if isinstance(tree, Tree)]
         return await self.store(parts.write_part, self._store, part, trees, shape)
 
-    async def _raise_first(self, part: str, found: Sequence[Tree | BaseException]) -> None:
+    async def _log(self, part: str, number: int, turns: list[Row], ends: list[Row]) -> None:
+        await self.store(write_log, self._store, part, number, turns, ends)
+
+    async def _raise_first(
+        self, part: str, log: TurnLog, found: Sequence[Tree | BaseException]
+    ) -> None:
         """Raise what ended a tree early: a fault of ours, else one of the world, else a limit."""
         failures = [tree for tree in found if isinstance(tree, BaseException)]
         in_order = [failure for failure in failures if isinstance(failure, StageStopped)]
@@ -101,26 +111,27 @@ class RolloutWorker(EngineWorker):
                 raise failure
         if failures:
             with suppress(WorldFault):
+                await log.flush()
                 await asyncio.to_thread(parts.forget_start, self._store, part)
             raise [*faults, *in_order][0]
 
-    async def _grow(self, part: str, seed: TreeSeed, before: Tree, shown: bool) -> Tree:
+    async def _grow(self, log: TurnLog, seed: TreeSeed, before: Tree, shown: bool) -> Tree:
         """Grow a tree to its end; ``shown`` while it grows."""
         each = nodes_per_turn(self._config.dialogue)
         self.teller.turn(len(before.rows) // each, 0)  # of a start before
         known = {row["node_id"] for row in before.rows}
 
         async def keep(finished: list[Row]) -> None:
-            await self.store(parts.log_turns, self._store, part, seed.tree_id, finished)
             fresh = [row for row in finished if row["node_id"] not in known]
             known.update(row["node_id"] for row in fresh)
+            await log.keep(fresh)
             calls = (call for row in fresh for call in row["calls"])
             self.teller.turn(len(fresh) // each, sum(call["completion_tokens"] for call in calls))
             if shown and len(known) // each <= _SHOWN_TURNS:
                 self.teller.tell(told_turn(seed.persona, fresh))
 
         async def keep_ends(ends: list[Row]) -> None:
-            await self.store(parts.log_ends, self._store, part, seed.tree_id, ends)
+            await log.keep(ends=ends)
 
         async with self.conversation(seed.tree_id, self._roles) as engines:
             return await grow_tree(
@@ -150,7 +161,7 @@ class RolloutWorker(EngineWorker):
         if len(tree.rows) == turns_per_tree(shape) * nodes_per_turn(shape):
             return tree
         row: Row = {
-            "stage": parts.STAGE,
+            "stage": STAGE,
             "item_id": seed.tree_id,
             "persona_id": seed.persona.persona_id,
             "turn": None,

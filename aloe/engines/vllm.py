@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,7 @@ class VllmEngine:
                 f"{self._name}: prompt of {len(prompt)} tokens leaves no room in max_model_len "
                 f"{self._model.max_model_len}"
             )
-        choice_ids = single_tokens(self._name, self._tokenizer, request.choices)
+        choice_ids = single_tokens(self._name, chat, request.choices)
         most = request.max_tokens + (self._model.thinking_tokens if request.thinks else 0)
         params = sampling_params(request, min(most, room), choice_ids, chat.end_of_turn)
         start = time.monotonic()
@@ -262,17 +262,16 @@ def engine_options(model: VllmModel) -> dict[str, Any]:
     }
 
 
-def single_tokens(name: str, tokenizer: TokenizerLike, choices: Iterable[str]) -> dict[str, int]:
-    """Token id of each choice of the model ``name``.
+def single_tokens(name: str, chat: ChatFormat, choices: tuple[str, ...]) -> dict[str, int]:
+    """`ChatFormat.choice_ids` of the model ``name``.
 
     Raises:
         UserError: a choice is not one token.
     """
-    found = {choice: tokenizer.encode(choice, add_special_tokens=False) for choice in choices}
-    for choice, ids in found.items():
-        if len(ids) != 1:
-            raise UserError(f"model {name}: choice {choice!r} is {len(ids)} tokens, expected 1")
-    return {choice: ids[0] for choice, ids in found.items()}
+    try:
+        return chat.choice_ids(choices) if choices else {}
+    except ValueError as error:
+        raise UserError(f"model {name}: {error}") from error
 
 
 def completion_of(

@@ -106,16 +106,26 @@ def _hf(store: Store, target: Store) -> list[str]:
 
 
 def _conversations(store: Store, target: Store, answer_key: str) -> list[str]:
-    """JSONL of chat messages; SFT rows keep the answer under ``answer_key``."""
+    """JSONL of chat messages; SFT rows keep the answer under ``answer_key``.
+
+    ``ended`` and its like are false for a reply that ``max_tokens`` cut: a trainer that writes an
+    end of turn after each message should leave such rows out.
+    """
 
     def sft(row: Row) -> Row:
-        return {"prompt": row["prompt"], answer_key: [_assistant(row["response"])]}
+        return {
+            "prompt": row["prompt"],
+            answer_key: [_assistant(row["response"])],
+            "ended": row["ended"],
+        }
 
     def dpo(row: Row) -> Row:
         return {
             "prompt": row["prompt"],
             "chosen": [_assistant(row["preferred"])],
             "rejected": [_assistant(row["rejected"])],
+            "chosen_ended": row["preferred_ended"],
+            "rejected_ended": row["rejected_ended"],
         }
 
     names: list[str] = []

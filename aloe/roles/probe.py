@@ -7,10 +7,8 @@ of a checkpoint only its files are looked at, no engine starts.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -21,10 +19,12 @@ from aloe.engines.judging import Judge, votes_of
 from aloe.engines.openai import OpenAIEngine, list_models
 from aloe.engines.openai_faults import is_spent
 from aloe.engines.openai_parameters import not_honoured
+from aloe.engines.tokenizer import chat_of
+from aloe.engines.vllm import single_tokens
 from aloe.errors import CallFailed, StageStopped, UserError, WorldFault
 from aloe.progress import console, say, telling_json
 from aloe.roles.asking import Answer
-from aloe.roles.speak import Persona, induce, prefer, reply, say_user
+from aloe.roles.speak import CHOICES, Persona, induce, prefer, reply, say_user
 
 _MOST_REQUESTS = 30
 """Requests after which what has not worked is given up; a model gets a few whatever came before."""
@@ -34,6 +34,8 @@ _TRIES = 3
 _VOTES = 2
 _STOP = "\n\n\n\n\n"
 """A text to stop at that nobody writes."""
+_FOLDED = "in the first user message"
+_NOTING = {"inducer", "writer"}
 _SOMEBODY = Persona("probe", "Keeps bees.", "Dry-humoured.")
 _HEARD: list[Any] = [{"role": "user", "content": "Hello! I just came in from my beehives."}]
 
@@ -90,14 +92,32 @@ def probe(
     found, spent = [], 0
     for name, model in models.items():
         if isinstance(model, VllmModel):
-            check_template(name, model)
-            found.append(Probed(name, list(roles[name]), "template", "native", "log-probs"))
+            found.append(_look(name, model, roles[name]))
         elif isinstance(model, OpenAIModel):
             most = max(_FEWEST_REQUESTS, _MOST_REQUESTS - spent)
             probed = asyncio.run(_probe_server(name, model, roles[name], dialogue, judge, most))
             spent += probed.requests
             found.append(probed)
     return found
+
+
+def _look(name: str, model: VllmModel, roles: Sequence[str]) -> Probed:
+    chat = chat_of(name, model)
+    system = "own role" if chat is None or chat.takes_system else _FOLDED
+    if system == _FOLDED:
+        say(f"models.{name}: its template has no system role: the system text stands {_FOLDED}")
+    if "judge" in roles and chat is not None:
+        for choices in CHOICES:
+            single_tokens(name, chat.without_thinking(), choices)
+    return Probed(
+        name,
+        list(roles),
+        system=system,
+        schema="native" if _NOTING & set(roles) else "-",
+        choices="log-probs" if "judge" in roles else "-",
+        seed="sent",
+        stop="sent",
+    )
 
 
 async def _probe_server(
@@ -122,13 +142,13 @@ async def _probe_server(
         except WorldFault as fault:
             raise await asyncio.to_thread(_told, name, model, fault) from fault
     habits = engine.habits
-    noted = {"inducer", "writer"} & set(roles)
+    noted = _NOTING & set(roles)
     voted = any(votes_of(end) for end in judging.ends)
     talked = set(roles) - noted - {"judge"}
     return Probed(
         name,
         list(roles),
-        system="own role" if habits.system else "in the first user message",
+        system="own role" if habits.system else _FOLDED,
         schema=(_SCHEMA[habits.schema] if noted else "-"),
         choices=("votes" if voted else "log-probs") if "judge" in roles else "-",
         seed="left out" if "seed" in habits.without else "sent",
@@ -163,29 +183,6 @@ def _told(name: str, model: OpenAIModel, fault: WorldFault) -> Exception:
         there = f"expected one of: {', '.join(names[:20])}"
         return UserError(f"models.{name}.model: {model.base_url} has no {model.model!r}, {there}")
     return UserError(str(fault))
-
-
-def check_template(name: str, model: VllmModel) -> None:
-    """Look for a chat template among the files of a checkpoint that is a local folder.
-
-    Raises:
-        UserError: there is none.
-    """
-    folder = Path(model.path)
-    settings = folder / "tokenizer_config.json"
-    if getattr(model, "chat_template", None) or not settings.is_file():
-        return  # given by the configuration, or not to be seen from here
-    if any((folder / file).exists() for file in ("chat_template.jinja", "chat_template.json")):
-        return
-    try:
-        known = json.loads(settings.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{settings}: expected JSON ({error})") from error
-    if not known.get("chat_template"):
-        raise UserError(
-            f"models.{name}: {model.path} has no chat template (chat_template in "
-            "tokenizer_config.json); expected a checkpoint that was trained to chat"
-        )
 
 
 def show_probe(found: Sequence[Probed]) -> None:

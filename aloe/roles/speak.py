@@ -27,6 +27,8 @@ _PREFERENCE = ("1", "2")
 _EVEN = 1e-6
 """Distance from 1/2 within which a probability is a tie: shares and exact judges round."""
 _RATING = ("1", "2", "3", "4", "5")
+CHOICES = (_PREFERENCE, _RATING)
+"""What a judge chooses from: the preferred reply, and a rating."""
 _FACTS: dict[str, Any] = {
     "type": "array",
     "items": {"type": "string", "minLength": 3, "maxLength": 80},

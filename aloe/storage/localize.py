@@ -32,13 +32,14 @@ def holds(folder: str, file: str, options: StorageConfig | None = None) -> bool:
     return remotely(url, "read", lambda: bool(fs.exists(path)), options)
 
 
-def localize(url: str, options: StorageConfig | None = None) -> str:
+def localize(url: str, options: StorageConfig | None = None, without: tuple[str, ...] = ()) -> str:
     """A local folder with the files of ``url``: itself if local, else a copy in the user's cache.
 
     Names that are no URL and no folder (Hugging Face ids) come back unchanged.
 
     Args:
         options: how to reach the store; None is what the process uses.
+        without: endings of names of files that are not fetched.
 
     Raises:
         UserError: no files there, or the store does not answer.
@@ -50,7 +51,9 @@ def localize(url: str, options: StorageConfig | None = None) -> str:
         return path
     found = remotely(url, "listed", lambda: fs.find(path, detail=True), options)
     files = {
-        name: info for name, info in sorted(found.items()) if info["name"].startswith(f"{path}/")
+        name: info
+        for name, info in sorted(found.items())
+        if info["name"].startswith(f"{path}/") and not name.endswith(without)
     }
     if not files:
         raise UserError(f"{url}: no files there")

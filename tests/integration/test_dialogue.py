@@ -11,7 +11,8 @@ from scripted_runs import persona_rows
 
 from aloe.config_file import load_config
 from aloe.dialogue import rollout_dialogues
-from aloe.dialogue.parts import count_start, log_ends, log_turns
+from aloe.dialogue.log import write_log
+from aloe.dialogue.parts import count_start
 from aloe.dialogue.retry import retry_failed
 from aloe.errors import StageFailed, UserError
 from aloe.schema import ERRORS, NODES, PERSONAS
@@ -127,9 +128,8 @@ def test_an_open_tree_goes_on_from_its_last_finished_turn(four_trees, kept_turns
     ids = list(dict.fromkeys(row["tree_id"] for row in trees))
     known = [row for row in trees if row["tree_id"] == ids[0] and row["turn"] <= kept_turns]
     known[0]["text"] = "Said before the kill."  # only a log can know this
-    log_turns(store, "00000000", ids[0], known)
     end = {"item_id": ids[1], "stage": "dialogue", "kind": "EngineError", "branch": 1, "calls": []}
-    log_ends(store, "00000000", ids[1], [end])
+    write_log(store, "00000000", 0, known, [end])
     manifest = rollout_dialogues(
         config.model_copy(update={"run": config.run.model_copy(update={"max_error_rate": 0.5})}),
         store,

@@ -34,42 +34,56 @@ FAULTS = {
 """What the server does from a call on; what the last line says; seconds of patience."""
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_an_outage_loses_nothing_and_the_same_command_goes_on(tmp_path, fault):
-    reply, said, patience_s = FAULTS[fault]
-    well = threading.Event()
-
+def broken_after(reply: Reply, well: threading.Event):
     def script(post: Post) -> Reply:
         return Reply(body=judged()) if post.number <= WELL_FOR or well.is_set() else reply
 
+    return script
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.usefixtures("local_ray")
+def test_an_outage_loses_nothing_and_a_resume_does_the_rest(tmp_path, fault, capsys):
+    reply, said, patience_s = FAULTS[fault]
+    well = threading.Event()
     store = store_with_personas(tmp_path)
-    with ChatServer(script).running() as server:
-        config = write_config(tmp_path, server.url, patience_s)
-        code, told = rollout(config)
-        assert code == 75, told
-        asked = len(server.posts)
-        last = told.strip().splitlines()[-1]
-        assert last.startswith("aloe: dialogue: server")
-        assert said in last
-        assert last.endswith("; the same command goes on from here")
-        assert "Traceback" not in told
+    with ChatServer(broken_after(reply, well)).running() as server:
+        config = load_config(str(write_config(tmp_path, server.url, patience_s)), [])
+        with pytest.raises(StageStopped, match=f"^dialogue: server: .*{said}"):
+            rollout_dialogues(config, store)
+        told = capsys.readouterr().err
         assert ("waiting for it up to 3 s" in told) == bool(patience_s)
-        assert asked <= WELL_FOR + 30
+        assert len(server.posts) <= WELL_FOR + 30
         assert not store.names("dialogue", "errors")
         manifest = load_manifest(store, "dialogue")
         assert not manifest.complete
         assert manifest.wall_seconds > 0
-
         well.set()
-        code, told = rollout(config)
-        assert code == 0, told
+        counts = rollout_dialogues(config, store).counts
     all_trees_once(store)
-    counts = load_manifest(store, "dialogue").counts
     assert counts["failed_trees"] == counts["failed_turns"] == 0
     assert not store.names("dialogue", "errors")
 
 
-def test_what_passes_in_time_is_waited_for(tmp_path):
+def test_the_command_says_so_and_goes_on(tmp_path):
+    well = threading.Event()
+    store = store_with_personas(tmp_path)
+    with ChatServer(broken_after(Reply(503), well)).running() as server:
+        config = write_config(tmp_path, server.url, patience_s=3)
+        code, told = rollout(config)
+        assert code == 75, told
+        last = told.strip().splitlines()[-1]
+        assert last.startswith("aloe: dialogue: server")
+        assert last.endswith("; the same command goes on from here")
+        assert "Traceback" not in told
+        well.set()
+        code, told = rollout(config)
+        assert code == 0, told
+    all_trees_once(store)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_what_passes_in_time_is_waited_for(tmp_path, capsys):
     down: list[float] = []
 
     def script(post: Post) -> Reply:
@@ -80,11 +94,12 @@ def test_what_passes_in_time_is_waited_for(tmp_path):
 
     store = store_with_personas(tmp_path)
     with ChatServer(script).running() as server:
-        code, told = rollout(write_config(tmp_path, server.url, patience_s=60))
-    assert code == 0, told
+        config = load_config(str(write_config(tmp_path, server.url, patience_s=60)), [])
+        manifest = rollout_dialogues(config, store)
+    told = capsys.readouterr().err
     assert "waiting for it up to 60 s" in told
     assert "over, going on" in told
-    assert load_manifest(store, "dialogue").counts["trees"] == TREES
+    assert manifest.counts["trees"] == TREES
 
 
 @pytest.mark.parametrize("mode", ["quota", "revoked", "gone", "dead"])

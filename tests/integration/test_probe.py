@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
+from chat_templates import SHAPES
 from test_trial_server import BREAKS, NEVER, ROLES, model_at
+from transformers import AutoTokenizer
 from trial_server import HABITS, TrialServer
 
 from aloe.cli import main
 from aloe.config import DialogueConfig, JudgeConfig, OpenAIModel, VllmModel
+from aloe.engines.embedded import resolve_checkpoint
 from aloe.errors import StageStopped, UserError
 from aloe.roles.probe import Probed, probe
 
@@ -84,11 +88,49 @@ def test_what_may_pass_ends_in_order(mode, monkeypatch):
     assert server.count <= 30
 
 
-def test_a_checkpoint_without_a_chat_template_is_one_line(tmp_path):
-    (tmp_path / "tokenizer_config.json").write_text("{}")
-    model = VllmModel(backend="vllm", path=str(tmp_path))
-    with pytest.raises(UserError, match="has no chat template"):
-        probe({"m": model}, {"m": ["user"]}, DialogueConfig(), JudgeConfig())
+def checkpoint(folder, template: str | None) -> VllmModel:
+    """What can be seen of a checkpoint without its weights."""
+    tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint("embedded://tiny"))
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    shutil.copy(f"{resolve_checkpoint('embedded://tiny')}/config.json", folder)
+    return VllmModel(backend="vllm", path=str(folder))
+
+
+def looked_at(model: VllmModel, *roles: str):
+    (found,) = probe({"m": model}, {"m": roles}, DialogueConfig(), JudgeConfig())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        (None, "has no chat template (a base model?), expected one in models.m.chat_template"),
+        ("{{ raise_exception('never') }}", "models.m.chat_template: cannot be rendered"),
+        ("{% if %}", "models.m.chat_template: cannot be rendered"),
+    ],
+)
+def test_a_template_that_is_of_no_use_is_one_line(tmp_path, template, says):
+    with pytest.raises(UserError) as error:
+        looked_at(checkpoint(tmp_path, template), "user")
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_one_line(tmp_path):
+    model = checkpoint(tmp_path, SHAPES["chatml"])
+    for file in tmp_path.glob("token*"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"models\.m\.path: the tokenizer of .* cannot be loaded"):
+        looked_at(model, "user")
+
+
+def test_where_the_system_text_goes_is_found_and_said(tmp_path, capsys):
+    assert looked_at(checkpoint(tmp_path, SHAPES["chatml"]), "user", "judge").system == "own role"
+    assert "no system role" not in capsys.readouterr().err
+    found = looked_at(checkpoint(tmp_path, SHAPES["gemma"]), "user", "judge")
+    assert (found.system, found.choices) == ("in the first user message", "log-probs")
+    assert "the system text stands in the first user message" in capsys.readouterr().err
 
 
 def test_a_run_ends_before_a_persona_is_written(scripted_config, tmp_path, capsys):

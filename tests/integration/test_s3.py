@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
+from chat_templates import SHAPES
 from s3_server import bucket_of_the_environment
 from scripted_runs import persona_rows
 
+from aloe.config import VllmModel
 from aloe.config_file import load_config
 from aloe.dialogue import rollout_dialogues
-from aloe.engines.embedded import check_checkpoint
+from aloe.engines.embedded import check_checkpoint, resolve_checkpoint
+from aloe.engines.tokenizer import chat_of
 from aloe.errors import UserError
 from aloe.personas.encode import check_encoder
 from aloe.pipeline import run_one
 from aloe.preferences import build_preferences, export_run
 from aloe.schema import NODES, PERSONAS
 from aloe.storage import Manifest, Store, localize
+from aloe.storage.traffic import traffic
 
 pytestmark = pytest.mark.usefixtures("own_ray")
 
@@ -83,3 +88,17 @@ def test_a_checkpoint_that_is_not_there_is_named_before_anything_is_loaded(bucke
     store.write_text("config.json", "{}")
     check_checkpoint(store.root)
     check_encoder(store.root)
+
+
+def test_a_tokenizer_is_looked_at_without_the_weights_beside_it(bucket, tmp_path):
+    folder = resolve_checkpoint("embedded://tiny")
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(f"{folder}/{name}", tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"0" * 10_000_000)
+    store = Store(bucket)
+    store.upload(str(tmp_path), "model")
+    model = VllmModel(backend="vllm", path=f"{bucket}/model", chat_template=SHAPES["gemma"])
+    before = traffic().read
+    chat = chat_of("m", model)
+    assert not chat.takes_system
+    assert 0 < traffic().read - before < 9_000_000

@@ -6,7 +6,8 @@ import pytest
 from chat_templates import GEMMA, GROWING, QWEN3, R1, SHAPES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from aloe.chat import ChatFormat, ChatOptions
 from aloe.engines.embedded import resolve_checkpoint
@@ -168,3 +169,32 @@ def test_nobody_ends_a_message_by_saying_so(tokenizer):
 def _controls(chat: ChatFormat, messages) -> list[int]:
     special = set(chat.tokenizer.all_special_ids)
     return [number for number in chat.prompt_ids(messages) if number in special]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_choice_is_the_token_that_stands_after_the_prompt(tokenizer, shape):
+    found = format_of(tokenizer, shape).choice_ids(("1", "2"))
+    assert found == {choice: tokenizer.convert_tokens_to_ids(choice) for choice in ("1", "2")}
+
+
+@pytest.mark.parametrize("begins", [False, True], ids=["within", "with a space"])
+def test_choices_of_a_tokenizer_that_begins_each_text_with_a_space(begins):
+    spaced = [f"\u2581{digit}" for digit in "12"] if begins else []
+    letters = [*"abcdefghijklmnopqrstuvwxyz[]/12", "\u2581", *spaced, "[INST]", "[/INST]"]
+    vocab = {token: number for number, token in enumerate(["<unk>", "</s>", *letters])}
+    merges = [("\u2581", digit) for digit in "12"] if begins else []
+    model = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>"))
+    model.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    model.add_special_tokens(["</s>"])
+    talk = PreTrainedTokenizerFast(tokenizer_object=model, eos_token="</s>")
+    space = " " if begins else ""
+    template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}" + space + "{{ m.content }}</s>"
+        "{% else %}[INST] {{ m.content }}[/INST]{% endif %}{% endfor %}"
+    )
+    chat = ChatFormat(talk, ChatOptions(template))
+    assert len(talk("1", add_special_tokens=False)["input_ids"]) == (1 if begins else 2)
+    digits = ["\u25811", "\u25812"] if begins else ["1", "2"]
+    assert list(chat.choice_ids(("1", "2")).values()) == [vocab[digit] for digit in digits]
+    with pytest.raises(ValueError, match="choice 'xx' is 3 tokens, expected 1"):
+        chat.choice_ids(("xx", "1"))
