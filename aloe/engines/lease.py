@@ -11,7 +11,7 @@ import time
 import uuid
 from typing import Any
 
-LEASE_S = 60.0
+LEASE_S = 40.0
 """An engine that nobody has renewed for so long has no user any more."""
 _RENEW_S = 5.0
 _JOIN_S = 5.0

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import ray
@@ -13,6 +18,7 @@ from scripted_runs import persona_rows, scripted_values
 from aloe.config import ActorPool, Config, StorageConfig, VllmModel
 from aloe.dialogue import rollout_dialogues
 from aloe.engines import Request
+from aloe.engines.lease import LEASE_S
 from aloe.engines.pool import NAMESPACE, PooledEngine, open_pools, pooled_models
 from aloe.runtime import connect
 from aloe.schema import NODES, PERSONAS
@@ -139,3 +145,101 @@ def test_calls_wait_for_an_only_engine_that_ray_starts_again(tmp_path):
     with open_pools({"tiny": model}, StorageConfig()) as pools:
         assert len(asyncio.run(look(pools["tiny"]))) == 20
     assert not pools_of_the_cluster()
+
+
+OTHER_RUN = """
+import asyncio, sys
+from aloe.config import RayConfig, StorageConfig, VllmModel
+from aloe.engines import Request
+from aloe.engines.pool import PooledEngine, open_pools
+from aloe.runtime import connect
+
+connect(RayConfig(address=sys.argv[1]))
+model = VllmModel.model_validate_json(sys.argv[2])
+with open_pools({"mine": model}, StorageConfig()) as pools:
+    print("joined", flush=True)
+    for line in sys.stdin:
+        request = Request([{"role": "user", "content": line}], max_tokens=200)
+        asyncio.run(PooledEngine("mine", pools["mine"]).complete(request))
+        print("answered", flush=True)
+"""
+SHARED = VllmModel.model_validate(TINY | {"pool": {"num_gpus": 0.5}})
+
+
+class OtherRun:
+    """Another driver on this cluster, with the same model."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.hears("joined")
+
+    def hears(self, word: str) -> None:
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().strip() == word
+
+    def asks(self) -> None:
+        assert self.process.stdin is not None
+        print("Hello?", file=self.process.stdin, flush=True)
+
+
+@contextmanager
+def other_run() -> Iterator[OtherRun]:
+    address = ray.get_runtime_context().gcs_address
+    with subprocess.Popen(
+        [sys.executable, "-c", OTHER_RUN, address, SHARED.model_dump_json()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            yield OtherRun(process)
+        finally:
+            process.kill()
+
+
+def ask(pools) -> str:
+    request = Request([{"role": "user", "content": "Hello?"}], max_tokens=8)
+    return asyncio.run(PooledEngine("tiny", pools["tiny"]).complete(request)).text
+
+
+def gone_within(seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while pools_of_the_cluster() and time.monotonic() < end:
+        time.sleep(0.5)
+    return not pools_of_the_cluster()
+
+
+def test_a_run_that_ends_leaves_a_shared_pool_to_the_other(tmp_path):
+    connect(configuration(tmp_path).ray)
+    with ExitStack() as mine:
+        pools = mine.enter_context(open_pools({"tiny": SHARED}, StorageConfig()))
+        ask(pools)
+        with other_run() as other:
+            assert len(pools_of_the_cluster()) == 1
+            other.asks()  # its call is in the engine when who has started that ends
+            mine.close()
+            other.hears("answered")
+            other.asks()
+            other.hears("answered")
+            assert len(pools_of_the_cluster()) == 1
+            other.process.stdin.close()
+            assert other.process.wait(timeout=60) == 0
+    assert gone_within(10)
+
+
+def test_who_started_a_shared_pool_may_end_first_or_be_killed(tmp_path):
+    connect(configuration(tmp_path).ray)
+    with other_run() as killed, open_pools({"tiny": SHARED}, StorageConfig()) as pools:
+        expected = ask(pools)
+        killed.asks()
+        killed.process.kill()
+        assert ask(pools) == expected
+        assert len(pools_of_the_cluster()) == 1
+        with other_run() as second:
+            second.asks()
+            second.hears("answered")
+            assert ask(pools) == expected
+            second.process.kill()
+    # Whoever was killed could not say so: leases run out.
+    assert gone_within(LEASE_S + 20)
