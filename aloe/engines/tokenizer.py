@@ -29,7 +29,7 @@ def chat_of(name: str, model: VllmModel) -> ChatFormat | None:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         line = str(error).strip().partition("\n")[0]
         raise UserError(

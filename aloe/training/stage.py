@@ -13,6 +13,7 @@ from aloe.chat import ChatOptions, policy_options
 from aloe.config import Config, TrainingStage
 from aloe.engines.embedded import check_checkpoint
 from aloe.engines.vllm_core import MODULES
+from aloe.errors import StageStopped, WorldFault
 from aloe.placement import Kind, check_place, groups_of, nodes, phases_of, show
 from aloe.progress import say
 from aloe.runtime import connect
@@ -92,12 +93,14 @@ def run_stage(
         policy_options(config),
         reference=reference,
     )
-    try:
-        with recorded(kind, store) as recorder:
-            outcome = run(config, job, recorder)
-    except BaseException:
-        manifest.pause(store, started)
-        raise
+    with manifest.paused(store, started):
+        try:
+            with recorded(kind, store) as recorder:
+                outcome = run(config, job, recorder)
+        except WorldFault as fault:
+            # Ray's wrapper of a rank's error is of the class of its cause, but words it otherwise.
+            cause = getattr(fault, "cause", None) or fault
+            raise StageStopped(f"training/{kind}: {cause}") from fault
     say(f"{kind}: {_summary(outcome.results)}")
     manifest = manifest.finish(
         store, started, usage=outcome.usage, counts=outcome.counts, results=outcome.results
