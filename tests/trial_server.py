@@ -37,6 +37,7 @@ HABITS = {
     "null-message": "some answers have a choice without message",
     "refusal": "some answers are a refusal",
     "content-filter": "some answers are stopped by a filter",
+    "truncated": "some messages are ended by the limit of tokens",
     "busy": "every other call is refused with 429 and Retry-After",
     "broken": "every third call ends with 502",
     "dropped": "every third connection is closed",
@@ -194,6 +195,8 @@ def _answered(mode: str, number: int, body: dict[str, Any]) -> Answer | None:
             return _completion(None, refusal="I cannot help with that.")
         case "content-filter" if few and not judge:
             return _completion("I like", finish="content_filter")
+        case "truncated" if some and not judge and not noted:
+            return _completion(text.removesuffix(" you enjoy?"), finish="length")
         case "dropped" if some:
             return None
         case "no-logprobs" | "strict":

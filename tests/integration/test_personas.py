@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aloe.config import Config
-from aloe.errors import WorldFault
+from aloe.errors import StageStopped
 from aloe.personas import expand_personas
 from aloe.personas.encode import EMBEDDED, SentenceEncoder
 from aloe.personas.lexicon import KINDS
@@ -194,7 +194,9 @@ def test_a_writer_that_cannot_be_reached_is_no_requests_fault(tmp_path):
         requests_per_round=1,
         max_rounds=1,
     )
+    run = config.run.model_copy(update={"patience_s": 1})
+    config = config.model_copy(update={"run": run})
     for _ in range(2):
-        with pytest.raises(WorldFault, match="writer"):
+        with pytest.raises(StageStopped, match="personas: writer"):
             expand(config)
     assert not Store(config.run.dir).exists("personas/errors")

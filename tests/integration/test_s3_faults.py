@@ -273,22 +273,22 @@ def mixed_faults() -> list[Fault]:
 
 
 @pytest.mark.parametrize(
-    ("target", "start"),
+    ("target", "code", "start"),
     [
-        ("", "run.dir s3://aloe/down: cannot be reached ("),
-        ("dialogue/nodes/", "s3://aloe/down/dialogue/nodes/"),
+        ("", 2, "run.dir s3://aloe/down: cannot be reached ("),
+        ("dialogue/nodes/", 75, "dialogue: s3://aloe/down/dialogue/nodes/"),
     ],
     ids=["before the start", "in a worker"],
 )
-def test_a_server_that_is_down_is_one_line_and_exit_code_2(
-    proxy, scripted_config, capfd, target, start
+def test_a_server_that_is_down_is_one_line_and_an_exit_code(
+    proxy, scripted_config, capfd, target, code, start
 ):
-    arguments = flags(proxy.url, "s3://aloe/down", attempts=2)
+    arguments = [*flags(proxy.url, "s3://aloe/down", attempts=2), "--run.patience_s", "2"]
     begin(load_config(str(scripted_config), arguments))
     proxy.faults = [Fault("error", target=target, times=math.inf, status=503)]
     with pytest.raises(SystemExit) as left:
         main(["dialogue", "rollout", str(scripted_config), *arguments])
-    assert left.value.code == 2
+    assert left.value.code == code
     said = capfd.readouterr()
     lines = [line for line in (said.out + said.err).splitlines() if line.startswith("aloe: ")]
     assert len(lines) == 1

@@ -10,6 +10,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from tenacity import wait_random_exponential
 from trial_server import AFTER, HABITS, MODEL, REPLY, TrialServer
 
 from aloe.config import DialogueConfig, JudgeConfig, OpenAIModel, Sampling
@@ -28,6 +29,13 @@ NEVER = {"unknown-model", "wrong-key", "always-html", "never-json"}
 VOTES = {"no-logprobs", "logprobs-refused", "stubborn-judge", "strict"}
 
 Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    """A server that says that it is busy is asked again soon: there is nobody else."""
+    pauses = wait_random_exponential(multiplier=0.02, max=1)
+    monkeypatch.setattr("aloe.engines.openai._JITTER", pauses)
 
 
 def model_at(server: TrialServer, **settings: Any) -> OpenAIModel:
