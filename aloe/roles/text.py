@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 
+import regex
+
 from aloe.roles.sentences import first_sentences, is_finished
 
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD = regex.compile(r"[\p{L}\p{M}\p{Nl}\p{No}]+")
 _LABEL = re.compile(
     r"\s*(?:\*\*)?(?:user|me|you|friend)(?:\*\*)?\s*[:\uff1a](?:\*\*)?[ \t]*", re.IGNORECASE
 )
