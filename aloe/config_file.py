@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from aloe.chat.files import with_templates
 from aloe.config import Config
 from aloe.errors import UserError
+from aloe.prompt_folders import with_prompts
 from aloe.strict_yaml import complaint, line_of, parse_yaml
 
 _SHORT = {"resume": "run.resume"}
@@ -80,7 +81,7 @@ def load_config(path: str, overrides: list[str] | None = None) -> Config:
         location = error.errors()[0]["loc"]
         line = None if _holds(over, location) else line_of(node, location)
         raise UserError(f"{_place(path, line)}: {_explain(error)}{more}") from error
-    return with_templates(config)
+    return with_prompts(with_templates(config))
 
 
 def dump_config(config: Config) -> str:

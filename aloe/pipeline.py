@@ -24,6 +24,7 @@ from aloe.engines.kept import kept, kept_engines
 from aloe.errors import NotResumable
 from aloe.placement import Kind, kinds_of, training_fits
 from aloe.progress import say
+from aloe.roles import prompts_of
 from aloe.roles.probe import Probed, probe, show_probe
 from aloe.runtime import check_address
 from aloe.storage import Manifest, Store, load_manifest, run_store
@@ -288,7 +289,7 @@ def probe_models(config: Config, stages: Collection[str]) -> list[Probed]:
     """
     roles = roles_of(config, stages)
     models = speakers_of(config, list(roles))
-    found = probe(models, roles, config.dialogue, config.judge)
+    found = probe(models, roles, config.dialogue, config.judge, prompts_of(config))
     if any(one.requests for one in found):
         show_probe(found)
     return found
@@ -328,6 +329,7 @@ def prepare(config: Config, store: Store, stages: list[str]) -> None:
     Raises:
         UserError: see `run_all`.
     """
+    prompts_of(config)
     names: list[str] = []
     if "personas" in stages:
         from aloe.personas import check_personas

@@ -6,7 +6,7 @@ Files and command-line overrides are read by `aloe.config_file`.
 
 from __future__ import annotations
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from aloe.config.generation import (
     ActorPool,
@@ -19,6 +19,7 @@ from aloe.config.generation import (
     ReportConfig,
     VerifiableConfig,
 )
+from aloe.config.language import Language, language_of
 from aloe.config.placements import Placement, Placements
 from aloe.config.run import RayConfig, Resume, RunConfig, StorageConfig
 from aloe.config.section import Section
@@ -57,6 +58,7 @@ __all__ = [
     "EvaluationConfig",
     "GuardsConfig",
     "JudgeConfig",
+    "Language",
     "Limit",
     "ModelConfig",
     "OpenAIModel",
@@ -86,6 +88,7 @@ __all__ = [
     "VerifiableConfig",
     "VerifiableModel",
     "VllmModel",
+    "language_of",
     "speaker_settings",
     "speakers_of",
 ]
@@ -96,6 +99,8 @@ class Config(Section):
 
     run: RunConfig
     """Where the run lies and what seeds it."""
+    language: str = "English"
+    """In which people are written and talk: an English name (German) or a tag (de, pt-BR)."""
     ray: RayConfig = RayConfig()
     """The cluster."""
     storage: StorageConfig = StorageConfig()
@@ -120,6 +125,27 @@ class Config(Section):
     """The ALOE benchmark."""
     report: ReportConfig = ReportConfig()
     """The HTML page."""
+
+    @field_validator("language")
+    @classmethod
+    def _is_a_language(cls, value: str) -> str:
+        language_of(value)
+        return value
+
+    @model_validator(mode="after")
+    def _is_english_where_needed(self) -> Config:
+        if language_of(self.language).code != "en":
+            if self.personas.openings:
+                raise ValueError(
+                    "personas.openings: its first words are English, expected false with "
+                    f"language: {self.language}"
+                )
+            if self.personas.verifiable.count:
+                raise ValueError(
+                    "personas.verifiable: its preferences are told and checked in English, "
+                    f"expected count: 0 with language: {self.language}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:

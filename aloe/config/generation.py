@@ -13,6 +13,10 @@ _PARTS_PER_ACTOR = 8
 """Parts that every actor should get at least, so that they end at about the same time."""
 
 
+PromptTexts = str | dict[str, str] | None
+"""A folder of templates, or their texts by name, which it is read to (`aloe.prompt_folders`)."""
+
+
 class ActorPool(Section):
     min: int = Field(1, ge=1)
     """Fewest actors that Ray Data keeps."""
@@ -66,6 +70,12 @@ class VerifiableConfig(Section):
 class PersonasConfig(Section):
     writer: str
     """Model that writes new personas."""
+    prompts: PromptTexts = None
+    """Folder of Jinja templates for the writer, or their texts by file name; null: the built-in
+    ones, `aloe/personas/prompts`."""
+    seeds: str | None = None
+    """File that both pools start with, rows with kind (profile or personality) and text: JSONL,
+    CSV, Parquet or a Hugging Face folder. Null: the built-in seeds, which are English."""
     encoder: str = "embedded://minilm"
     """Encoder of the similarity filter: embedded://minilm or a sentence-transformers path."""
     profiles: PoolGrowth
@@ -113,6 +123,9 @@ class PersonasConfig(Section):
 
 
 class DialogueConfig(Section):
+    prompts: PromptTexts = None
+    """Folder of Jinja templates for user, inducer, replies and judge, in the evaluation and in PPO
+    too, or their texts by file name; null: the built-in ones, `aloe/dialogue/prompts`."""
     turns: int = Field(10, ge=1, le=63)
     """Turns in one tree."""
     tries: int = Field(3, ge=1)
@@ -153,6 +166,9 @@ class PreferencesConfig(Section):
 
 
 class EvaluationConfig(Section):
+    prompts: PromptTexts = None
+    """Folder of Jinja templates for the scoring judge, or their texts by file name; null: the
+    built-in one, `aloe/evaluation/prompts`."""
     policies: dict[str, str] = Field({"base": "base", "sft": "sft", "dpo": "dpo"})
     """Name in tables -> checkpoint: base, sft, dpo or ppo of this run, a path, or model:NAME."""
     baseline: str = "base"

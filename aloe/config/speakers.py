@@ -125,6 +125,8 @@ class OpenAIModel(Section):
 class ScriptedModel(Section):
     backend: Literal["scripted"]
     """A deterministic speaker without a model: the same request always gets the same answer."""
+    says: tuple[str, ...] = ()
+    """What it says, one of them at a time; empty: a few English words."""
     latency_s: float = Field(0.0, ge=0)
     """Seconds that each call takes."""
     step_s: float = Field(0.0, ge=0)
@@ -190,4 +192,6 @@ def speaker_settings(model: ModelConfig) -> dict[str, Any]:
     }
     if isinstance(model, OpenAIModel):
         decisive |= {name for name in ("params", "extra_body") if getattr(model, name)}
+    if isinstance(model, ScriptedModel) and model.says:
+        decisive.add("says")
     return model.model_dump(mode="json", include=decisive)

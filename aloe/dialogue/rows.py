@@ -10,7 +10,7 @@ from aloe.dialogue.branches import REPLY_ROLES, Pick, is_spine, picks, turn_of
 from aloe.dialogue.turn import Pair, Turn
 from aloe.engines import Message
 from aloe.errors import CallFailed, ContextExceeded
-from aloe.roles import Answer, Persona
+from aloe.roles import BUILT_IN, Answer, Persona, Prompts
 from aloe.schema import NODES, derive_seed, stable_id
 
 Row = dict[str, Any]
@@ -30,6 +30,7 @@ class TreeSeed:
     split: str
     seed: int
     fingerprint: str
+    prompts: Prompts = BUILT_IN
 
 
 def turn_seed(start: TreeSeed, branch: int) -> int:

@@ -18,10 +18,12 @@ from aloe.engines.pool import open_pools, pooled_models
 from aloe.engines.start import imports_of
 from aloe.errors import StageFailed, StageStopped
 from aloe.progress import meter, say
-from aloe.roles.prompts import prompts_version
+from aloe.roles import prompts_of
 from aloe.runtime import connect
 from aloe.storage import Manifest, Store, stage_manifest
 
+_INDIFFERENT = {"actors", "part_size", "prompts"}
+"""Keys that do not decide what is said; of prompts their version does."""
 _TRUNCATED_SHARE = 0.05
 """Share of replies that max_tokens ended, beyond which a rollout says so."""
 
@@ -97,12 +99,13 @@ def _verdicts(done: parts.Summary) -> dict[str, Any]:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    roles = config.roles.model_dump()
+    roles, prompts = config.roles.model_dump(), prompts_of(config)
     return {
         "seed": config.run.seed,
-        "dialogue": config.dialogue.model_dump(mode="json", exclude={"actors", "part_size"}),
+        "dialogue": config.dialogue.model_dump(mode="json", exclude=_INDIFFERENT),
         "roles": {role: speaker_settings(config.models[name]) for role, name in roles.items()},
-        "prompts": prompts_version("dialogue/prompts"),
+        "prompts": prompts.version("dialogue"),
+        **prompts.settings(),
         **config.judge.settings(),
     }
 

@@ -76,7 +76,12 @@ async def grow_tree(
     async def finish(branch: int, history: list[Message], parent: str | None) -> bool:
         try:
             turn = await hold_turn(
-                start.persona, history, speakers, config, turn_seed(start, branch)
+                start.persona,
+                history,
+                speakers,
+                config,
+                turn_seed(start, branch),
+                start.prompts,
             )
         except CallFailed as error:
             ended[branch] = end_row(start, branch, error)

@@ -9,7 +9,18 @@ from typing import Any
 
 from aloe.config import DialogueConfig
 from aloe.engines import Engine, Message
-from aloe.roles import Answer, Induced, Persona, Preference, induce, prefer, reply, say_user
+from aloe.roles import (
+    BUILT_IN,
+    Answer,
+    Induced,
+    Persona,
+    Preference,
+    Prompts,
+    induce,
+    prefer,
+    reply,
+    say_user,
+)
 from aloe.schema import derive_seed
 
 
@@ -40,6 +51,7 @@ async def hold_turn(
     engines: Mapping[str, Engine],
     config: DialogueConfig,
     seed: int,
+    prompts: Prompts = BUILT_IN,
 ) -> Turn:
     """Let the user speak after ``history`` and both assistants answer.
 
@@ -51,25 +63,31 @@ async def hold_turn(
         CallFailed: one call had no usable answer in ``config.tries`` tries.
     """
     tries, sampling = config.tries, config.sampling
-    user = await say_user(engines["user"], persona, history, sampling, tries, seed)
+    user = await say_user(engines["user"], persona, history, sampling, tries, seed, prompts)
     heard: list[Message] = [*history, {"role": "user", "content": user.value}]
     seeds = [derive_seed(seed, "sample", i) if i else seed for i in range(config.samples)]
 
     async def compare(note: Induced, unguided: Answer[str], seed: int) -> Pair:
-        guided = await reply(engines["guided"], "guided", heard, note, sampling, tries, seed)
+        guided = await reply(
+            engines["guided"], "guided", heard, note, sampling, tries, seed, prompts
+        )
         judge, one, other = engines["judge"], guided.value, unguided.value
         guided_first, unguided_first = await together(
-            prefer(judge, persona, heard, one, other, tries, seed),
-            prefer(judge, persona, heard, other, one, tries, seed),
+            prefer(judge, persona, heard, one, other, tries, seed, prompts),
+            prefer(judge, persona, heard, other, one, tries, seed, prompts),
         )
         preference = Preference(guided_first.value, 1 - unguided_first.value)
         return Pair(guided, unguided, preference, (guided_first.call, unguided_first.call))
 
     # The unguided replies do not wait for the note that the guided ones need.
     note, *unguided = await together(
-        induce(engines["inducer"], persona, heard, config.induction_max_tokens, tries, seed),
+        induce(
+            engines["inducer"], persona, heard, config.induction_max_tokens, tries, seed, prompts
+        ),
         *(
-            reply(engines["unguided"], "unguided", heard, None, sampling, tries, sample_seed)
+            reply(
+                engines["unguided"], "unguided", heard, None, sampling, tries, sample_seed, prompts
+            )
             for sample_seed in seeds
         ),
     )

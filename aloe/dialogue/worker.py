@@ -19,7 +19,7 @@ from aloe.engines.actors import EngineWorker
 from aloe.engines.board import BoardLink
 from aloe.engines.pool import Pools
 from aloe.errors import StageStopped, WorldFault
-from aloe.roles import persona_of
+from aloe.roles import persona_of, prompts_of
 from aloe.schema import stable_id
 from aloe.storage import Store
 from aloe.storage.s3 import is_s3
@@ -47,7 +47,7 @@ class RolloutWorker(EngineWorker):
         run = config.run
         super().__init__(models, pools, config.dialogue.actors, board, config.judge, run.patience_s)
         self._config, self._store, self._plan = config, store, plan
-        self._fingerprint = fingerprint
+        self._fingerprint, self._prompts = fingerprint, prompts_of(config)
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         number, trees, fault = int(batch["part"][0]), 0, ""
@@ -153,6 +153,7 @@ class RolloutWorker(EngineWorker):
             row["split"],
             seed,
             self._fingerprint,
+            self._prompts,
         )
 
     def _given_up(self, seed: TreeSeed, tree: Tree, starts: int) -> Tree:

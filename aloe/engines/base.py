@@ -31,6 +31,9 @@ class Request:
     """Texts at which generation ends; none of them is part of the answer."""
     thinks: bool = False
     """The model's ``thinking_tokens`` come on top of max_tokens."""
+    options: str = ""
+    """What is put behind the last message where a choice has to be asked for in words; empty: an
+    English sentence that names the choices."""
     conversation: str = ""
     """Tree or case that the call belongs to: a pool sends all of its calls to one engine."""
 

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from unicodedata import normalize
 
 from aloe.chat import Message
 from aloe.config import JudgeConfig
@@ -103,9 +104,11 @@ def share_variance(share: float, votes: int) -> float:
 def read_vote(text: str, choices: Sequence[str]) -> str | None:
     """The choice that an answer in words makes; None if it names none, or several."""
     highest = re.escape(choices[-1])
+    text = normalize("NFKC", text)  # digits as wide as a Chinese character
     plain = re.sub(rf"\s*(?:/|out of)\s*{highest}(?!\w)", " ", text)
-    named = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, choices))})(?!\w)", plain)
-    begun = [choice for choice in choices if re.match(rf"\W*{re.escape(choice)}(?!\w)", plain)]
+    # \w of ASCII alone: where no spaces are written, letters stand beside a digit.
+    named = re.findall(rf"(?a:(?<!\w)(?:{'|'.join(map(re.escape, choices))})(?!\w))", plain)
+    begun = [choice for choice in choices if re.match(rf"\W*(?a:{re.escape(choice)}(?!\w))", plain)]
     found = begun or list(dict.fromkeys(named))
     return found[0] if len(found) == 1 else None
 
@@ -113,7 +116,8 @@ def read_vote(text: str, choices: Sequence[str]) -> str | None:
 def _stated(request: Request) -> Request:
     """The question with the choices at its end."""
     *before, last = request.messages
-    told = f"{last['content']}\n\nAnswer with one of {', '.join(request.choices)} and nothing else."
+    options = f"Answer with one of {', '.join(request.choices)} and nothing else."
+    told = f"{last['content']}\n\n{request.options or options}"
     stated: Message = {"role": last["role"], "content": told}
     return replace(request, messages=[*before, stated])
 

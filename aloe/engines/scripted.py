@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aloe.config import ScriptedModel
@@ -78,9 +78,11 @@ class ScriptedEngine:
             }
             text = max(logprobs, key=logprobs.__getitem__)
         elif request.json_schema is not None:
-            text = json.dumps(_example(request.json_schema, rng))
+            text = json.dumps(
+                _example(request.json_schema, rng, self._model.says), ensure_ascii=False
+            )
         else:
-            text = _sentence(rng, rng.randint(5, 12))
+            text = _sentence(rng, rng.randint(5, 12), self._model.says)
         prompt_tokens = sum(len(message["content"].split()) for message in request.messages)
         completion_tokens = len(text.split())
         return Completion(
@@ -109,26 +111,28 @@ class ScriptedEngine:
         return None
 
 
-def _sentence(rng: random.Random, words: int) -> str:
+def _sentence(rng: random.Random, words: int, says: Sequence[str]) -> str:
+    if says:
+        return rng.choice(says)
     return " ".join(rng.choice(_WORDS) for _ in range(words)).capitalize() + "."
 
 
-def _example(schema: Mapping[str, Any], rng: random.Random) -> Any:
+def _example(schema: Mapping[str, Any], rng: random.Random, says: Sequence[str]) -> Any:
     """A value that fits the part of JSON Schema that this project's prompts use."""
     if "enum" in schema:
         return rng.choice(schema["enum"])
     match schema.get("type"):
         case "object":
-            return {key: _example(part, rng) for key, part in schema["properties"].items()}
+            return {key: _example(part, rng, says) for key, part in schema["properties"].items()}
         case "array" if "prefixItems" in schema:
-            return [_example(part, rng) for part in schema["prefixItems"]]
+            return [_example(part, rng, says) for part in schema["prefixItems"]]
         case "array":
             low = schema.get("minItems", 0)
             count = rng.randint(low, schema.get("maxItems", low + 2))
-            return [_example(schema["items"], rng) for _ in range(count)]
+            return [_example(schema["items"], rng, says) for _ in range(count)]
         case "integer":
             return rng.randint(schema.get("minimum", 0), schema.get("maximum", 99))
         case "string":
-            return _sentence(rng, 4)[: schema.get("maxLength", 80)].strip()
+            return _sentence(rng, 4, says)[: schema.get("maxLength", 80)].strip()
         case kind:
             raise ValueError(f"the scripted engine cannot answer a JSON schema of type {kind!r}")

@@ -9,7 +9,16 @@ from typing import Any
 from aloe.config import EvaluationConfig
 from aloe.engines import Engine, Message
 from aloe.errors import CallFailed, WorldFault
-from aloe.roles import Persona, expected_score, reply, say_user, score, within
+from aloe.roles import (
+    BUILT_IN,
+    Persona,
+    Prompts,
+    expected_score,
+    reply,
+    say_user,
+    score,
+    within,
+)
 from aloe.schema import derive_seed
 
 
@@ -22,6 +31,7 @@ class Case:
     persona: Persona
     seed: int
     """Of the run. The policy is no part of any sampler's seed: so cases are paired."""
+    prompts: Prompts = BUILT_IN
 
 
 class CaseStopped(Exception):
@@ -98,15 +108,16 @@ async def _play_turn(
     config: EvaluationConfig,
     calls: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    persona, sampling, tries = case.persona, config.sampling, config.tries
+    persona, prompts = case.persona, case.prompts
+    sampling, tries = config.sampling, config.tries
     seed = derive_seed(case.seed, persona.persona_id, turn)
 
-    user = await say_user(engines["user"], persona, history, sampling, tries, seed)
+    user = await say_user(engines["user"], persona, history, sampling, tries, seed, prompts)
     calls.append(user.call)
     heard: list[Message] = [*history, {"role": "user", "content": user.value}]
-    answer = await reply(engines["policy"], "policy", heard, None, sampling, tries, seed)
+    answer = await reply(engines["policy"], "policy", heard, None, sampling, tries, seed, prompts)
     calls.append(answer.call)
-    rating = await score(engines["judge"], persona, heard, answer.value, tries, seed)
+    rating = await score(engines["judge"], persona, heard, answer.value, tries, seed, prompts)
     calls.append(rating.call)
     return {
         "case_id": case.case_id,

@@ -25,7 +25,7 @@ from aloe.evaluation.table import evaluation_table
 from aloe.evaluation.worker import OPEN, CaseWorker
 from aloe.placement import engines_fit
 from aloe.progress import console, meter
-from aloe.roles.prompts import prompts_version
+from aloe.roles import prompts_of
 from aloe.runtime import connect, has_resources
 from aloe.schema import ERRORS, PERSONAS, SCORES, derive_seed, stable_id
 from aloe.storage import Manifest, Store, Usage, stage_manifest
@@ -107,18 +107,19 @@ def retry_failed(store: Store) -> int:
 
 
 def _settings(config: Config, store: Store) -> Row:
-    policies = {}
+    policies, prompts = {}, prompts_of(config)
     for name, target in config.evaluation.policies.items():
         policies[name] = speaker_settings(policy_model(config, store, target))
         if not target.startswith("model:"):
             policies[name]["path"] = target  # the same wherever the run folder lies
     return {
         "seed": config.run.seed,
-        "evaluation": config.evaluation.model_dump(mode="json", exclude={"actors"}),
+        "evaluation": config.evaluation.model_dump(mode="json", exclude={"actors", "prompts"}),
         "user": speaker_settings(config.models[config.roles.user]),
         "judge": speaker_settings(config.models[config.roles.judge]),
         "policies": policies,
-        "prompts": [prompts_version("dialogue/prompts"), prompts_version("evaluation/prompts")],
+        "prompts": [prompts.version("dialogue"), prompts.version("evaluation")],
+        **prompts.settings(),
         **config.judge.settings(),
     }
 

@@ -12,7 +12,7 @@ from aloe.engines.pool import Pools
 from aloe.errors import WorldFault
 from aloe.evaluation.case import Case, CaseFailed, CaseStopped, play_case
 from aloe.evaluation.policies import cast_of
-from aloe.roles import persona_of
+from aloe.roles import persona_of, prompts_of
 from aloe.schema import ERRORS, SCORES
 from aloe.storage import Store
 
@@ -32,6 +32,7 @@ class CaseWorker(EngineWorker):
         board: BoardLink | None = None,
     ) -> None:
         self._config, self._store, self._policy = config, store, policy
+        self._prompts = prompts_of(config)
         self._roles, models = cast_of(config, store, policy)
         super().__init__(
             models, pools, config.evaluation.actors, board, config.judge, config.run.patience_s
@@ -40,7 +41,8 @@ class CaseWorker(EngineWorker):
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         row: dict[str, Any] = {key: str(values[0]) for key, values in batch.items()}
         persona = persona_of(row | {"preferences": row["preferences"].split()})
-        case = Case(row["case_id"], self._policy, persona, self._config.run.seed)
+        seed = self._config.run.seed
+        case = Case(row["case_id"], self._policy, persona, seed, self._prompts)
         begun, ended, fault = bool(batch["begun"][0]), False, ""
         if await self.may_start():
             try:

@@ -8,6 +8,11 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+import regex
+
+from aloe.personas.repeats import UNSPACED
+from aloe.roles.prompts import Prompts
+
 Kind = Literal["profile", "personality"]
 KINDS: tuple[Kind, ...] = ("profile", "personality")
 
@@ -38,6 +43,13 @@ _OCCUPATIONS = """
 """
 
 
+IN_PROMPTS: dict[Kind, str] = {
+    "profile": "not_in_profiles.txt",
+    "personality": "not_in_personalities.txt",
+}
+"""Files of ``personas.prompts`` with what its kind must not hold, a word or phrase per line."""
+
+
 def _pattern(words: str, *phrases: str) -> re.Pattern[str]:
     alternatives = "|".join([*words.split(), *phrases])
     return re.compile(rf"\b(?:{alternatives})\b", re.IGNORECASE)
@@ -54,7 +66,43 @@ _FORBIDDEN: dict[Kind, re.Pattern[str]] = {
 }
 
 
+class Lexicon:
+    """What profiles and personalities must not hold: the built-in words, a run's own, or nothing.
+
+    The built-in words are English, so they say nothing of another language.
+    """
+
+    def __init__(self, prompts: Prompts) -> None:
+        """``prompts``: of the run, with the words in files beside its templates (`IN_PROMPTS`)."""
+        self._own = {kind: _own(prompts.own_text("personas", IN_PROMPTS[kind])) for kind in KINDS}
+        self._english = prompts.language.code == "en"
+
+    def knows(self, kind: Kind) -> bool:
+        """Whether anything is looked for."""
+        return self._own[kind] is not None or self._english
+
+    def off_topic(self, kind: Kind, text: str) -> str | None:
+        """The first of its words that a text holds, or None."""
+        own = self._own[kind]
+        if own is not None:
+            found = own.search(text)
+            return found.group().lower() if found else None
+        return off_topic(kind, text) if self._english else None
+
+
+def _own(text: str | None) -> regex.Pattern[str] | None:
+    """Words of a file, whole ones where the script has spaces between them; None without any."""
+    words = [word.strip() for word in (text or "").splitlines() if word.strip()]
+    edges = [
+        (r"" if regex.match(UNSPACED, word) else r"(?<!\w)")
+        + regex.escape(word)
+        + (r"" if regex.search(UNSPACED + "$", word) else r"(?!\w)")
+        for word in words
+    ]
+    return regex.compile("|".join(edges), regex.IGNORECASE) if words else None
+
+
 def off_topic(kind: Kind, text: str) -> str | None:
-    """The first word of ``text`` that its kind of persona part must not hold, or None."""
+    """The first English word of a text that its kind of persona part must not hold, or None."""
     found = _FORBIDDEN[kind].search(text)
     return found.group().lower() if found else None

@@ -6,22 +6,21 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from aloe.config import Config, PersonasConfig, speaker_settings, speakers_of
+from aloe.config import Config, language_of, speaker_settings, speakers_of
 from aloe.engines.account import Account
 from aloe.engines.actors import most_open, reserve, run_rows
 from aloe.engines.board import board
 from aloe.engines.pool import Pools, await_pools, open_pools, pooled_models
 from aloe.engines.start import imports_of
-from aloe.errors import StageFailed, StageStopped
-from aloe.personas.encode import check_encoder
+from aloe.errors import StageFailed, StageStopped, UserError
+from aloe.personas.encode import EMBEDDED, check_encoder
 from aloe.personas.growth import GrowingPool, growth_of, pool_of
 from aloe.personas.importing import read_pool_files
 from aloe.personas.keeper import PoolKeeper
-from aloe.personas.lexicon import KINDS, Kind
+from aloe.personas.lexicon import IN_PROMPTS, KINDS, Kind, Lexicon
 from aloe.personas.pairing import Member, Persona, check_sizes, pair_pools
 from aloe.personas.rounds import (
     Record,
@@ -30,17 +29,20 @@ from aloe.personas.rounds import (
     round_names,
     without_failed_end,
 )
+from aloe.personas.seeds import FILES, built_in_seeds, read_seeds
 from aloe.personas.worker import PersonaWriter
 from aloe.personas.writing import Candidate, Outcome
 from aloe.progress import meter, say
-from aloe.roles.prompts import prompts_version
+from aloe.roles import prompts_of
 from aloe.runtime import connect
 from aloe.schema import ERRORS, PERSONAS, POOL, stable_id
 from aloe.storage import Manifest, Store, stage_manifest
 
 STAGE = "personas"
 
-_SEEDS: dict[Kind, str] = {"profile": "profiles.jsonl", "personality": "personalities.jsonl"}
+_SECTION: dict[Kind, str] = {"profile": "profiles", "personality": "personalities"}
+_INDIFFERENT = {"actors", "prompts", "seeds"}
+"""Keys that do not decide who is written; what lies behind prompts and seeds does."""
 _KEEPER_CPUS = 1.0
 
 Starting = dict[Kind, list[Outcome]]
@@ -64,6 +66,7 @@ def expand_personas(config: Config, store: Store) -> Manifest:
     if manifest.complete:
         return manifest
     started = time.monotonic()
+    _say_what_is_english(config)
     names = {kind: without_failed_end(store, part) for kind, part in round_names(store).items()}
     pools = _pools(config, store, names)
     if not all(pool.stopped() for pool in pools.values()):
@@ -107,7 +110,8 @@ def check_personas(config: Config) -> Starting:
         UserError: see `expand_personas`, and `aloe.personas.encode.check_encoder`.
     """
     check_encoder(config.personas.encoder)
-    starting = {kind: starting_texts(kind, config.personas) for kind in KINDS}
+    prompts_of(config)
+    starting = starting_texts(config)
     sizes = {
         kind: max(
             growth_of(kind, config.personas).size,
@@ -119,29 +123,65 @@ def check_personas(config: Config) -> Starting:
     return starting
 
 
-def starting_texts(kind: Kind, config: PersonasConfig) -> list[Outcome]:
-    """Seeds, then files, in the order of `aloe.personas.growth.START_SOURCES`."""
-    seeds = files("aloe.personas") / "seeds" / _SEEDS[kind]
-    assert isinstance(seeds, Path)
-    sources = [read_pool_files([str(seeds)]), read_pool_files(growth_of(kind, config).files)]
-    return [
-        Outcome(
-            candidates=[Candidate(text=text, verdict="") for text in texts],
-            error_kind=None,
-            error_message=None,
-            calls=[],
-        )
-        for texts in sources
-    ]
+def starting_texts(config: Config) -> Starting:
+    """Seeds, then files, in the order of `aloe.personas.growth.START_SOURCES`.
+
+    The built-in seeds are English: where people are not, they do not join.
+
+    Raises:
+        UserError: a file cannot be read, or a pool would start with nobody.
+    """
+    personas = config.personas
+    own = None if personas.seeds is None else read_seeds(personas.seeds)
+    english = language_of(config.language).code == "en"
+    starting: Starting = {}
+    for kind in KINDS:
+        seeds = own[kind] if own is not None else built_in_seeds(kind) if english else []
+        given = read_pool_files(growth_of(kind, personas).files)
+        if not seeds and not given:
+            raise UserError(
+                f"personas.seeds: the built-in ones are English, expected a file with some in "
+                f"{language_of(config.language).name}, or personas.{_SECTION[kind]}.files"
+            )
+        starting[kind] = [_given(texts) for texts in (seeds, given)]
+    return starting
+
+
+def _given(texts: list[str]) -> Outcome:
+    return Outcome(
+        candidates=[Candidate(text=text, verdict="") for text in texts],
+        error_kind=None,
+        error_message=None,
+        calls=[],
+    )
+
+
+def _say_what_is_english(config: Config) -> None:
+    """What of this package does not work in the language of the run."""
+    language, lexicon = language_of(config.language), Lexicon(prompts_of(config))
+    if language.code == "en":
+        return
+    if config.personas.seeds is None:
+        say(f"{STAGE}: the built-in seeds are English, only the files given join the pools")
+    if config.personas.encoder == EMBEDDED:
+        say(f"{STAGE}: {EMBEDDED} knows English, to it all else is alike; see personas.encoder")
+    for kind in KINDS:
+        if not lexicon.knows(kind):
+            say(
+                f"{STAGE}: no words in {language.name} that must not stand in a {kind}, none is "
+                f"looked for; {IN_PROMPTS[kind]} in personas.prompts may name some"
+            )
 
 
 def _settings(config: Config, starting: Starting) -> dict[str, Any]:
+    prompts = prompts_of(config)
     return {
         "seed": config.run.seed,
-        "personas": config.personas.model_dump(mode="json", exclude={"actors"}),
+        "personas": config.personas.model_dump(mode="json", exclude=_INDIFFERENT),
         "validation_share": config.preferences.validation_share,
         "writer": speaker_settings(config.models[config.personas.writer]),
-        "prompts": prompts_version("personas/prompts"),
+        "prompts": prompts.version("personas"),
+        **prompts.settings(),
         "starting_texts": stable_id(starting),
     }
 
@@ -253,7 +293,7 @@ def _write_pools(store: Store, entries: list[dict[str, Any]], personas: list[Per
         rows = [
             row | {"heldout": row["entry_id"] in heldout} for row in entries if row["pool"] == kind
         ]
-        store.write_table(f"{STAGE}/{Path(_SEEDS[kind]).stem}.parquet", rows, POOL)
+        store.write_table(f"{STAGE}/{Path(FILES[kind]).stem}.parquet", rows, POOL)
 
 
 def _counts(record: Record, personas: list[Persona]) -> dict[str, int]:

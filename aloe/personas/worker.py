@@ -16,6 +16,7 @@ from aloe.personas.filter import Floats
 from aloe.personas.growth import undecided
 from aloe.personas.keeper import Job
 from aloe.personas.writing import write_candidates
+from aloe.roles import prompts_of
 
 
 class PersonaWriter(EngineWorker):
@@ -26,6 +27,7 @@ class PersonaWriter(EngineWorker):
     ) -> None:
         """``keeper`` is the actor handle of `aloe.personas.keeper.PoolKeeper`."""
         self._config, self._keeper = config.personas, keeper
+        self._prompts = prompts_of(config)
         self._roles = {"writer": config.personas.writer}
         self._encoder: SentenceEncoder | None = None
         self._encoding = asyncio.Lock()
@@ -56,7 +58,7 @@ class PersonaWriter(EngineWorker):
         name = f"{job.kind}-{job.round}-{job.request}"
         async with self.conversation(name, self._roles) as engines:
             outcome = await write_candidates(
-                engines["writer"], job.kind, job.shown, self._config, job.seed
+                engines["writer"], job.kind, job.shown, self._config, job.seed, self._prompts
             )
         vectors = await self._encode(undecided(outcome))
         # Before it is handed in: that may open the next round.

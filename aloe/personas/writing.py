@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from itertools import pairwise
 from typing import Any, Literal, TypedDict
 
 from aloe.config import PersonasConfig
+from aloe.config.language import ENGLISH, Language
 from aloe.engines import Completion, Engine, Message, Request
 from aloe.errors import CallFailed, MalformedAnswer
-from aloe.personas.lexicon import Kind, off_topic
+from aloe.personas.lexicon import Kind, Lexicon
 from aloe.personas.openings import draw_openings, guided_sentences, openings_of
-from aloe.roles import ask
+from aloe.personas.repeats import repeats_itself
+from aloe.roles import BUILT_IN, Prompts, ask
 from aloe.roles.json_text import object_in
-from aloe.roles.prompts import render
+from aloe.roles.sentences import finished, joined, split_sentences
 from aloe.schema import derive_seed
 
 Verdict = Literal[
@@ -32,11 +32,9 @@ FEWEST, MOST = 8, 10
 """Sentences in one persona part."""
 
 _PLURAL: dict[Kind, str] = {"profile": "profiles", "personality": "personalities"}
-_LEAST_DISTINCT = 0.55
-"""Share of a text's words that differ, where it does not repeat itself."""
-_MOST_REPEATS = 2
-"""Times that the same three words may follow each other in one text."""
-_SENTENCE_BREAK = re.compile(r"(?<=[.!?])\s+")
+_LENGTHS = {"minLength": 5, "maxLength": 90}
+_LENGTHS_ELSEWHERE = {"minLength": 2, "maxLength": 180}
+"""Characters of a sentence: in Chinese two may be one, and an Indian vowel is one of its own."""
 _BROKEN_OFF = re.compile(
     r"\b(?:a|about|an|and|are|as|at|but|for|from|her|his|is|its|of|or|that|the|their|to|very|was"
     r"|when|who|with)[^\w]*$",
@@ -61,7 +59,12 @@ class Outcome(TypedDict):
 
 
 async def write_candidates(
-    engine: Engine, kind: Kind, shown: list[str], config: PersonasConfig, seed: int
+    engine: Engine,
+    kind: Kind,
+    shown: list[str],
+    config: PersonasConfig,
+    seed: int,
+    prompts: Prompts = BUILT_IN,
 ) -> Outcome:
     """Ask for ``config.asked`` new texts; a request that fails for good is an outcome, no error.
 
@@ -69,10 +72,15 @@ async def write_candidates(
         shown: members of the pool to show as examples.
         seed: seed of this request; each try derives its own from it.
     """
-    request = writing_request(kind, shown, config, seed)
+    request = writing_request(kind, shown, config, seed, prompts)
     try:
         answer = await ask(
-            engine, "writer", request, lambda c: read_candidates(kind, c), config.tries, seed
+            engine,
+            "writer",
+            request,
+            lambda completion: read_candidates(kind, completion, prompts),
+            config.tries,
+            seed,
         )
     except CallFailed as error:
         return Outcome(
@@ -83,26 +91,33 @@ async def write_candidates(
     )
 
 
-def writing_request(kind: Kind, shown: list[str], config: PersonasConfig, seed: int) -> Request:
+def writing_request(
+    kind: Kind,
+    shown: list[str],
+    config: PersonasConfig,
+    seed: int,
+    prompts: Prompts = BUILT_IN,
+) -> Request:
     """The examples become a chat of answers as large, and in the same JSON, as the one asked for.
 
     A small model repeats a form that it has seen itself use, far better than one that is described.
     """
     messages: list[Message] = [
-        {"role": "system", "content": render(f"personas/prompts/{kind}_system.jinja")}
+        {"role": "system", "content": prompts.render(f"personas/prompts/{kind}_system.jinja")}
     ]
     for start in range(0, len(shown), config.asked):
-        texts = [sentences_of(text) for text in shown[start : start + config.asked]]
+        several = shown[start : start + config.asked]
+        texts = [split_sentences(text, prompts.language.code) for text in several]
         begun = openings_of(texts[0]) if config.openings else []
         messages += [
-            {"role": "user", "content": _question(kind, len(texts), begun)},
+            {"role": "user", "content": _question(prompts, kind, len(texts), begun)},
             {
                 "role": "assistant",
                 "content": json.dumps({_PLURAL[kind]: texts}, ensure_ascii=False),
             },
         ]
     openings = draw_openings(kind, derive_seed(seed, "openings")) if config.openings else []
-    question = _question(kind, config.asked, openings, last=True)
+    question = _question(prompts, kind, config.asked, openings, last=True)
     messages.append({"role": "user", "content": question})
     sampling = config.sampling
     return Request(
@@ -110,15 +125,20 @@ def writing_request(kind: Kind, shown: list[str], config: PersonasConfig, seed: 
         sampling.max_tokens,
         sampling.temperature,
         sampling.top_p,
-        json_schema=answer_schema(kind, config.asked, openings),
+        json_schema=answer_schema(kind, config.asked, openings, prompts.language),
     )
 
 
-def answer_schema(kind: Kind, asked: int, openings: list[str]) -> dict[str, Any]:
+def answer_schema(
+    kind: Kind, asked: int, openings: list[str], language: Language = ENGLISH
+) -> dict[str, Any]:
     """JSON schema of an answer with ``asked`` texts, each a list of sentences."""
     sentences: dict[str, Any] = {
         "type": "array",
-        "items": {"type": "string", "minLength": 5, "maxLength": 90},
+        "items": {
+            "type": "string",
+            **(_LENGTHS if language.code == "en" else _LENGTHS_ELSEWHERE),
+        },
         "minItems": FEWEST,
         "maxItems": MOST,
     }
@@ -136,7 +156,9 @@ def answer_schema(kind: Kind, asked: int, openings: list[str]) -> dict[str, Any]
     }
 
 
-def read_candidates(kind: Kind, completion: Completion) -> list[Candidate]:
+def read_candidates(
+    kind: Kind, completion: Completion, prompts: Prompts = BUILT_IN
+) -> list[Candidate]:
     """The texts of an answer; those of no use are marked, not dropped.
 
     Raises:
@@ -148,43 +170,27 @@ def read_candidates(kind: Kind, completion: Completion) -> list[Candidate]:
         raise MalformedAnswer(f"writer: not the JSON asked for: {completion.text!r:.80}") from error
     if not isinstance(found, list) or not found:
         raise MalformedAnswer(f"writer: no {_PLURAL[kind]} in the answer: {completion.text!r:.80}")
-    return [_candidate(kind, sentences) for sentences in found]
+    lexicon = Lexicon(prompts)
+    return [_candidate(kind, sentences, lexicon, prompts.language) for sentences in found]
 
 
-def sentences_of(text: str) -> list[str]:
-    """A text cut after each full stop, exclamation and question mark."""
-    return _SENTENCE_BREAK.split(text)
-
-
-def _candidate(kind: Kind, sentences: object) -> Candidate:
+def _candidate(kind: Kind, sentences: object, lexicon: Lexicon, language: Language) -> Candidate:
     if not isinstance(sentences, list) or not all(isinstance(part, str) for part in sentences):
         return Candidate(text=json.dumps(sentences, ensure_ascii=False), verdict="malformed")
-    finished = [_finished(part) for part in sentences if part.strip()]
-    text = " ".join(finished)
-    if not FEWEST <= len(finished) <= MOST:
+    parts = [finished(" ".join(part.split())) for part in sentences if part.strip()]
+    text, english = joined(parts), language.code == "en"
+    if not FEWEST <= len(parts) <= MOST:
         return Candidate(text=text, verdict="malformed")
-    if _garbled(text) or any(_BROKEN_OFF.search(part) for part in finished):
+    broken_off = english and any(_BROKEN_OFF.search(part) for part in parts)
+    if broken_off or repeats_itself(text, doubled=not english):
         return Candidate(text=text, verdict="garbled")
-    return Candidate(text=text, verdict="off_topic" if off_topic(kind, text) else "")
+    return Candidate(text=text, verdict="off_topic" if lexicon.off_topic(kind, text) else "")
 
 
-def _finished(sentence: str) -> str:
-    plain = " ".join(sentence.split())
-    return plain if plain[-1] in ".!?" else f"{plain}."
-
-
-def _garbled(text: str) -> bool:
-    words = re.findall(r"\w+", text.lower())
-    phrases = Counter(zip(words, words[1:], words[2:], strict=False))
-    return (
-        any(word == following for word, following in pairwise(words))
-        or max(phrases.values(), default=0) > _MOST_REPEATS
-        or len(set(words)) < _LEAST_DISTINCT * len(words)
-    )
-
-
-def _question(kind: Kind, count: int, openings: list[str], last: bool = False) -> str:
-    return render(
+def _question(
+    prompts: Prompts, kind: Kind, count: int, openings: list[str], last: bool = False
+) -> str:
+    return prompts.render(
         "personas/prompts/ask.jinja",
         count=count,
         noun=kind,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from aloe.config import language_of
 from aloe.roles.prompts import render
 from aloe.schema import VERSION
 from aloe.storage import Store, load_manifest
@@ -19,11 +20,13 @@ def dataset_card(store: Store, sizes: Mapping[str, Mapping[str, int]]) -> str:
     """
     dialogue = load_manifest(store, "dialogue")
     record = json.loads(store.read_text("run.json")) if store.exists("run.json") else {}
+    spoken = dialogue.settings.get("language", "en") if dialogue else "en"
     values: dict[str, Any] = {
         "sizes": sizes,
         "schema_version": VERSION,
         "trees": dialogue.counts.get("trees") if dialogue else None,
         "shape": dialogue.settings.get("dialogue", {}) if dialogue else {},
+        "spoken": language_of(spoken).code,
         "agreement": dialogue.results.get("judge_agreement") if dialogue else None,
         "models": {
             r: m.get("path", m.get("model", m["backend"]))

@@ -9,7 +9,7 @@ from typing import Any
 
 from aloe.engines import Message
 from aloe.errors import UserError
-from aloe.roles import is_even, policy_messages
+from aloe.roles import BUILT_IN, Prompts, is_even, policy_messages
 from aloe.schema import NODES, stable_id
 from aloe.storage import Store
 from aloe.storage.tables import read_parts
@@ -93,23 +93,23 @@ def walk(tree: list[Node]) -> Iterator[TurnView]:
             yield TurnView(heard, user, sample, preferred[0], rejected[0])
 
 
-def sft_row(turn: TurnView) -> dict[str, Any]:
+def sft_row(turn: TurnView, prompts: Prompts = BUILT_IN) -> dict[str, Any]:
     """The preferred reply in its true history (row of `aloe.schema.SFT`)."""
     return _common(turn) | {
         "row_id": stable_id("sft", turn.preferred["node_id"]),
-        "prompt": policy_messages(turn.history),
+        "prompt": policy_messages(turn.history, prompts=prompts),
         "response": turn.preferred["text"],
         "reasoning": turn.preferred["reasoning"],
         "ended": _ended(turn.preferred),
     }
 
 
-def pair_row(turn: TurnView) -> dict[str, Any]:
+def pair_row(turn: TurnView, prompts: Prompts = BUILT_IN) -> dict[str, Any]:
     """Preferred against rejected in the same true history (row of `aloe.schema.PAIRS`)."""
     sample = [turn.sample] if turn.sample else []  # the first pair keeps the id it has alone
     return _common(turn) | {
         "pair_id": stable_id("pair", turn.user["node_id"], *sample),
-        "prompt": policy_messages(turn.history),
+        "prompt": policy_messages(turn.history, prompts=prompts),
         "preferred": turn.preferred["text"],
         "rejected": turn.rejected["text"],
         "preferred_reasoning": turn.preferred["reasoning"],
@@ -122,7 +122,7 @@ def pair_row(turn: TurnView) -> dict[str, Any]:
     }
 
 
-def prompt_row(first: TurnView) -> dict[str, Any]:
+def prompt_row(first: TurnView, prompts: Prompts = BUILT_IN) -> dict[str, Any]:
     """Where an RL episode with this persona starts (row of `aloe.schema.PROMPTS`)."""
     node = first.user
     return {
@@ -131,7 +131,7 @@ def prompt_row(first: TurnView) -> dict[str, Any]:
             key: node[key]
             for key in ("persona_id", "split", "profile", "personality", "preferences")
         },
-        "prompt": policy_messages(first.history),
+        "prompt": policy_messages(first.history, prompts=prompts),
     }
 
 

@@ -9,7 +9,7 @@ from aloe.config import Config, PreferencesConfig
 from aloe.errors import StageFailed
 from aloe.preferences.rows import TurnView, pair_row, prompt_row, read_trees, sft_row, walk
 from aloe.progress import say
-from aloe.roles.prompts import prompts_version
+from aloe.roles import Prompts, prompts_of
 from aloe.roles.verifiable import share_met
 from aloe.schema import PAIRS, PROMPTS, SFT
 from aloe.storage import Manifest, Store, stage_manifest
@@ -30,20 +30,22 @@ def build_preferences(config: Config, store: Store) -> Manifest:
     Raises:
         StageFailed: no pair or no SFT row is left to train on or to validate with.
     """
+    prompts = prompts_of(config)
     settings = {
         "preferences": config.preferences.model_dump(mode="json"),
-        "prompts": prompts_version("dialogue/prompts"),
+        "prompts": prompts.version("dialogue"),
+        **prompts.settings(),
     }
     manifest = stage_manifest(store, STAGE, settings, after=["dialogue"], resume=config.run.resume)
     if manifest.complete:
         return manifest
     started = time.monotonic()
-    counts = _write(config.preferences, store)
+    counts = _write(config.preferences, store, prompts)
     say(f"preferences: {counts}")
     return manifest.finish(store, started, counts=counts)
 
 
-def _write(config: PreferencesConfig, store: Store) -> dict[str, int]:
+def _write(config: PreferencesConfig, store: Store, prompts: Prompts) -> dict[str, int]:
     """Counts of what was written, one part of the trees after the other."""
     # Zeros stand in the manifest too.
     counts = Counter(turns=0, comparisons=0, ties=0, sft_rows=0, pairs=0, pairs_guided_preferred=0)
@@ -58,12 +60,12 @@ def _write(config: PreferencesConfig, store: Store) -> dict[str, int]:
             every = list(walk(tree))
             turns = [turn for turn in every if not turn.tie]
             kept = [turn for turn in turns if _is_pair(turn, config)]
-            pairs = [pair_row(turn) for turn in kept]
+            pairs = [pair_row(turn, prompts) for turn in kept]
             compared = kept if config.sft_rows == "pairs" else turns
-            learned = [sft_row(turn) for turn in compared if _is_exemplary(turn, config)]
+            learned = [sft_row(turn, prompts) for turn in compared if _is_exemplary(turn, config)]
             add_sft(learned)
             add_pairs(pairs)
-            add_prompts([prompt_row(every[0])])
+            add_prompts([prompt_row(every[0], prompts)])
             counts["turns"] += len({turn.user["node_id"] for turn in every})
             counts["comparisons"] += len(every)
             counts["ties"] += len(every) - len(turns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from aloe.config import Config
+from aloe.config import Config, language_of
 from aloe.report import charts, curves, page, summary, trees
 from aloe.report.episodes import read_looks
 from aloe.report.pools import read_pools
@@ -62,6 +62,7 @@ def write_report(config: Config, store: Store) -> Manifest:
     html = page.render(
         figures,
         title=config.report.title,
+        tag=language_of(config.language).tag,
         run=store.root.rstrip("/").rsplit("/", 1)[-1],
         made=summary.read_run_record(store),
         stages=summary.stage_rows(manifests),

@@ -5,6 +5,8 @@ is trained with is the one that it is measured with.
 """
 
 from aloe.roles.asking import Answer, ask, unanswered, within
+from aloe.roles.prompt_checks import prompts_of
+from aloe.roles.prompts import BUILT_IN, Prompts
 from aloe.roles.speak import (
     Induced,
     Persona,
@@ -21,10 +23,12 @@ from aloe.roles.speak import (
 )
 
 __all__ = [
+    "BUILT_IN",
     "Answer",
     "Induced",
     "Persona",
     "Preference",
+    "Prompts",
     "ask",
     "expected_score",
     "induce",
@@ -32,6 +36,7 @@ __all__ = [
     "persona_of",
     "policy_messages",
     "prefer",
+    "prompts_of",
     "reply",
     "say_user",
     "score",

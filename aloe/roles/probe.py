@@ -24,6 +24,7 @@ from aloe.engines.vllm import single_tokens
 from aloe.errors import CallFailed, StageStopped, UserError, WorldFault
 from aloe.progress import console, say, telling_json
 from aloe.roles.asking import Answer
+from aloe.roles.prompts import BUILT_IN, Prompts
 from aloe.roles.speak import CHOICES, Persona, induce, prefer, reply, say_user
 
 _MOST_REQUESTS = 30
@@ -75,6 +76,7 @@ def probe(
     roles: Mapping[str, Sequence[str]],
     dialogue: DialogueConfig,
     judge: JudgeConfig,
+    prompts: Prompts = BUILT_IN,
 ) -> list[Probed]:
     """Find out what works.
 
@@ -83,6 +85,7 @@ def probe(
         roles: names of the roles that each model has: user, inducer, guided, unguided, judge,
             writer or policy.
         dialogue: samplers and limits of the calls.
+        prompts: of the run; what the calls talk about is English.
 
     Raises:
         UserError: something cannot work: the key, the name of the model, no chat template, or a
@@ -95,7 +98,9 @@ def probe(
             found.append(_look(name, model, roles[name]))
         elif isinstance(model, OpenAIModel):
             most = max(_FEWEST_REQUESTS, _MOST_REQUESTS - spent)
-            probed = asyncio.run(_probe_server(name, model, roles[name], dialogue, judge, most))
+            probed = asyncio.run(
+                _probe_server(name, model, roles[name], dialogue, judge, most, prompts)
+            )
             spent += probed.requests
             found.append(probed)
     return found
@@ -127,6 +132,7 @@ async def _probe_server(
     dialogue: DialogueConfig,
     judge: JudgeConfig,
     most: int,
+    prompts: Prompts,
 ) -> Probed:
     patience = min(model.deadline_s, _DEADLINE_S)
     engine = OpenAIEngine(name, model.model_copy(update={"deadline_s": patience}), most)
@@ -134,7 +140,7 @@ async def _probe_server(
     judging = _Stopping(Judge(engine, judge.model_copy(update={"votes": _VOTES})))
     for role in roles:
         try:
-            await _call(role, judging if role == "judge" else speaking, dialogue)
+            await _call(role, judging if role == "judge" else speaking, dialogue, prompts)
         except CallFailed as failed:
             raise UserError(
                 f"models.{name} as {role}: no answer that can be used ({failed})"
@@ -161,16 +167,18 @@ async def _probe_server(
 _SCHEMA = {"json_schema": "native", "json_object": "json_object", "": "parsed text"}
 
 
-async def _call(role: str, engine: Engine, dialogue: DialogueConfig) -> Answer[Any]:
+async def _call(
+    role: str, engine: Engine, dialogue: DialogueConfig, prompts: Prompts
+) -> Answer[Any]:
     person, sampling = _SOMEBODY, dialogue.sampling
     most = dialogue.induction_max_tokens
     calls: dict[str, Callable[[], Coroutine[Any, Any, Answer[Any]]]] = {
-        "user": lambda: say_user(engine, person, [], sampling, _TRIES, 0),
-        "inducer": lambda: induce(engine, person, _HEARD, most, _TRIES, 0),
-        "writer": lambda: induce(engine, person, _HEARD, most, _TRIES, 1),
-        "judge": lambda: prefer(engine, person, _HEARD, "Hi.", "Oh, how many?", _TRIES, 0),
+        "user": lambda: say_user(engine, person, [], sampling, _TRIES, 0, prompts),
+        "inducer": lambda: induce(engine, person, _HEARD, most, _TRIES, 0, prompts),
+        "writer": lambda: induce(engine, person, _HEARD, most, _TRIES, 1, prompts),
+        "judge": lambda: prefer(engine, person, _HEARD, "Hi.", "Oh, how many?", _TRIES, 0, prompts),
     }
-    talk = calls.get(role, lambda: reply(engine, role, _HEARD, None, sampling, _TRIES, 0))
+    talk = calls.get(role, lambda: reply(engine, role, _HEARD, None, sampling, _TRIES, 0, prompts))
     return await talk()
 
 

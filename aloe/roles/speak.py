@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from aloe.config import Sampling
+from aloe.config.language import ENGLISH, Language
 from aloe.engines import Completion, Engine, Message, Request
 from aloe.errors import MalformedAnswer, ThoughtOnly
 from aloe.roles.asking import Answer, ask
 from aloe.roles.json_text import object_in
-from aloe.roles.prompts import render
+from aloe.roles.prompts import BUILT_IN, Prompts
 from aloe.roles.text import user_message
 from aloe.roles.verifiable import share_met
 
@@ -41,6 +42,9 @@ INDUCTION_SCHEMA: dict[str, Any] = {
     "required": list(_NOTED),
     "additionalProperties": False,
 }
+_SHORTEST, _LONGEST = 1, 160
+"""Characters of a note where people do not talk English: two in Chinese may say all, and an Indian
+vowel is a character of its own."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +115,19 @@ def _preferred(probability: float) -> bool | None:
     return None if is_even(probability) else probability > 0.5
 
 
-def policy_messages(history: Sequence[Message], hint: Induced | None = None) -> list[Message]:
+def policy_messages(
+    history: Sequence[Message], hint: Induced | None = None, prompts: Prompts = BUILT_IN
+) -> list[Message]:
     """What the policy reads: system prompt and history; a hint goes to the very end.
 
     Without a hint these are the messages of training rows and of evaluation.
     """
     messages: list[Message] = [
-        {"role": "system", "content": render("dialogue/prompts/reply_system.jinja")},
+        {"role": "system", "content": prompts.render("dialogue/prompts/reply_system.jinja")},
         *history,
     ]
     if hint is not None and (hint.profile or hint.personality):
-        note = render("dialogue/prompts/reply_hint.jinja", hint=hint)
+        note = prompts.render("dialogue/prompts/reply_hint.jinja", hint=hint)
         last = messages[-1]
         messages[-1] = {"role": last["role"], "content": f"{last['content']}\n\n{note}"}
     return messages
@@ -134,6 +140,7 @@ async def say_user(
     sampling: Sampling,
     tries: int,
     seed: int,
+    prompts: Prompts = BUILT_IN,
 ) -> Answer[str]:
     """The simulated user's next message. It knows the full persona and reveals it bit by bit."""
     flipped: list[Message] = [
@@ -143,12 +150,20 @@ async def say_user(
     messages: list[Message] = [
         {
             "role": "system",
-            "content": render("dialogue/prompts/user_system.jinja", persona=persona),
+            "content": prompts.render("dialogue/prompts/user_system.jinja", persona=persona),
         },
-        {"role": "user", "content": render("dialogue/prompts/user_start.jinja")},
+        {"role": "user", "content": prompts.render("dialogue/prompts/user_start.jinja")},
         *flipped,
     ]
-    return await ask(engine, "user", _sampled(messages, sampling), _user_message, tries, seed)
+    language = prompts.language.code
+    return await ask(
+        engine,
+        "user",
+        _sampled(messages, sampling),
+        lambda completion: _user_message(completion, language),
+        tries,
+        seed,
+    )
 
 
 async def induce(
@@ -158,19 +173,22 @@ async def induce(
     max_tokens: int,
     tries: int,
     seed: int,
+    prompts: Prompts = BUILT_IN,
 ) -> Answer[Induced]:
     """The part of the persona that the conversation has shown; greedy and conservative."""
     messages: list[Message] = [
         {
             "role": "system",
-            "content": render("dialogue/prompts/inducer_system.jinja", persona=persona),
+            "content": prompts.render("dialogue/prompts/inducer_system.jinja", persona=persona),
         },
         {
             "role": "user",
-            "content": render("dialogue/prompts/inducer_question.jinja", history=history),
+            "content": prompts.render("dialogue/prompts/inducer_question.jinja", history=history),
         },
     ]
-    request = Request(messages, max_tokens, 0.0, 1.0, json_schema=INDUCTION_SCHEMA)
+    request = Request(
+        messages, max_tokens, 0.0, 1.0, json_schema=_induction_schema(prompts.language)
+    )
     return await ask(engine, "inducer", request, _induced, tries, seed)
 
 
@@ -182,9 +200,10 @@ async def reply(
     sampling: Sampling,
     tries: int,
     seed: int,
+    prompts: Prompts = BUILT_IN,
 ) -> Answer[str]:
     """The assistant's next message, as it was said; ``role`` is guided, unguided or policy."""
-    request = _sampled(policy_messages(history, hint), sampling)
+    request = _sampled(policy_messages(history, hint, prompts), sampling)
     return await ask(engine, role, request, _message, tries, seed)
 
 
@@ -196,21 +215,27 @@ async def prefer(
     second: str,
     tries: int,
     seed: int,
+    prompts: Prompts = BUILT_IN,
 ) -> Answer[float]:
     """P(this persona prefers ``first``), from log-probs; ask again with the replies swapped."""
     messages: list[Message] = [
         {
             "role": "system",
-            "content": render("dialogue/prompts/judge_system.jinja", persona=persona),
+            "content": prompts.render("dialogue/prompts/judge_system.jinja", persona=persona),
         },
         {
             "role": "user",
-            "content": render(
+            "content": prompts.render(
                 "dialogue/prompts/judge_question.jinja", history=history, first=first, second=second
             ),
         },
     ]
-    request = Request(messages, choices=_PREFERENCE, met=persona.met(first, second))
+    request = Request(
+        messages,
+        choices=_PREFERENCE,
+        options=prompts.options("dialogue", _PREFERENCE),
+        met=persona.met(first, second),
+    )
     return await ask(engine, "judge", request, lambda c: _probabilities(c)[0], tries, seed)
 
 
@@ -221,9 +246,10 @@ async def score(
     answer: str,
     tries: int,
     seed: int,
+    prompts: Prompts = BUILT_IN,
 ) -> Answer[list[float]]:
     """Probabilities of the ratings 1..5 for how well ``answer`` fits the persona."""
-    prompt = render(
+    prompt = prompts.render(
         "evaluation/prompts/score.jinja",
         profile=persona.profile,
         personality=persona.personality,
@@ -231,9 +257,19 @@ async def score(
         reply=answer,
     )
     request = Request(
-        [{"role": "user", "content": prompt}], choices=_RATING, met=persona.met(answer)
+        [{"role": "user", "content": prompt}],
+        choices=_RATING,
+        options=prompts.options("evaluation", _RATING),
+        met=persona.met(answer),
     )
     return await ask(engine, "judge", request, _probabilities, tries, seed)
+
+
+def _induction_schema(language: Language) -> dict[str, Any]:
+    if language == ENGLISH:
+        return INDUCTION_SCHEMA
+    note = {"type": "string", "minLength": _SHORTEST, "maxLength": _LONGEST}
+    return INDUCTION_SCHEMA | {"properties": dict.fromkeys(_NOTED, _FACTS | {"items": note})}
 
 
 def expected_score(probabilities: Sequence[float]) -> float:
@@ -255,8 +291,8 @@ def _message(completion: Completion) -> str:
     return completion.text
 
 
-def _user_message(completion: Completion) -> str:
-    message = user_message(_message(completion), MAX_SENTENCES)
+def _user_message(completion: Completion, language: str) -> str:
+    message = user_message(_message(completion), MAX_SENTENCES, language)
     if not message:
         raise MalformedAnswer(f"no message in {completion.text!r:.80}")
     return message

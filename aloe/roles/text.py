@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import re
 
-_WORD = re.compile(r"[^\W\d_]+")
+import regex
+
+from aloe.roles.sentences import first_sentences, is_finished
+
+_WORD = regex.compile(r"[\p{L}\p{M}\p{Nl}\p{No}]+")
 _LABEL = re.compile(
     r"\s*(?:\*\*)?(?:user|me|you|friend)(?:\*\*)?\s*[:\uff1a](?:\*\*)?[ \t]*", re.IGNORECASE
 )
-_DIRECTION = re.compile(r"\*[^*\n]{1,80}\*|\([^()\n]{1,80}\)")
+_DIRECTION = re.compile(r"\*[^*\n]{1,80}\*|\([^()\n]{1,80}\)|\uff08[^\uff08\uff09\n]{1,80}\uff09")
 """Stage directions: ``*smiles*`` or ``(laughs)``, at an end of the message or alone on a line."""
-_QUOTES = (('"', '"'), ("\u201c", "\u201d"), ("\u00ab", "\u00bb"), ("\u300c", "\u300d"))
-_ABBREVIATION = re.compile(
-    r"(?:^|[\s(\"'])(?:[A-Z]|Dr|Mr|Mrs|Ms|Prof|St|Mt|Jr|Sr|vs|etc|No|e\.g|i\.e|a\.m|p\.m)\.$"
-)
-_END = re.compile(
-    r"""(?:[.!?\u2026]+["'\u201d\u2019\u00bb)\]]*(?=\s|$)   # with a space after it
-    |[\u3002\uff01\uff1f\uff61]+["\u201d\u2019\u300d\u300f\uff09]* # Chinese and Japanese, without
-    |[\u0964\u0965\u061f\u06d4\u1362\u104b]+)         # Devanagari, Arabic, Urdu, Ethiopic, Burmese
-    """,
-    re.VERBOSE,
+_QUOTES = (
+    ('"', '"'),
+    ("\u201c", "\u201d"),
+    ("\u201e", "\u201c"),
+    ("\u201e", "\u201d"),
+    ("\u00ab", "\u00bb"),
+    ("\u00bb", "\u00ab"),
+    ("\u300c", "\u300d"),
+    ("\u300e", "\u300f"),
 )
 
 
@@ -31,16 +34,19 @@ def words(text: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(text)]
 
 
-def user_message(text: str, max_sentences: int) -> str:
+def user_message(text: str, max_sentences: int, language: str = "en") -> str:
     """A user's message without the simulator's framing, at most that many sentences long.
 
     Framing is a speaker's label at the very start, quotes around the whole, and stage directions
     at its ends or alone on a line. All else stays as it was said: emphasis, lists, sums, unfinished
     sentences. Empty if nothing is left.
+
+    Args:
+        language: ISO 639 code of what is written.
     """
     message = _unquoted(_LABEL.sub("", text, count=1) if _LABEL.match(text) else text)
     message = _without_directions(message)
-    return _first_sentences(message, max_sentences)
+    return first_sentences(message, max_sentences, language)
 
 
 def _unquoted(text: str) -> str:
@@ -73,13 +79,4 @@ def _stands_apart(text: str, match: re.Match[str]) -> bool:
 
 def _follows_a_sentence(text: str, match: re.Match[str]) -> bool:
     before = text[: match.start()].rstrip()
-    return bool(before) and before[-1] in ".!?\u2026\u3002\uff01\uff1f"
-
-
-def _first_sentences(text: str, most: int) -> str:
-    ends = [
-        match.end()
-        for match in _END.finditer(text)
-        if not _ABBREVIATION.search(text[: match.end()])
-    ]
-    return text if len(ends) < most else text[: ends[most - 1]].rstrip()
+    return is_finished(before)

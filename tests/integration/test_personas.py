@@ -74,7 +74,7 @@ def grown(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_seeds_are_a_valid_pool(encoder, kind, tmp_path):
-    outcomes = starting_texts(kind, configuration(tmp_path).personas)
+    outcomes = starting_texts(configuration(tmp_path))[kind]
     vectors = encoder.encode([candidate["text"] for candidate in outcomes[0]["candidates"]])
     cosines = vectors @ vectors.T - 2 * np.eye(len(vectors))
     assert cosines.max() <= 0.6

@@ -86,7 +86,13 @@ def test_overrides_round_trip(values):
 
 def test_dumped_yaml_is_plain(scripted_config):
     dumped = yaml.safe_load(dump_config(load_config(str(scripted_config))))
-    script = {"latency_s": 0.0, "step_s": 0.0, "step_s_per_sequence": 0.0, "max_num_seqs": 64}
+    script = {
+        "says": [],
+        "latency_s": 0.0,
+        "step_s": 0.0,
+        "step_s_per_sequence": 0.0,
+        "max_num_seqs": 64,
+    }
     expected = {"backend": "scripted", **script, "price": None}
     assert dumped["models"] == {"script": expected}
 

@@ -16,7 +16,9 @@ from aloe.engines import Engine, Message
 from aloe.engines.vllm import VllmEngine
 from aloe.errors import CallFailed, EngineError
 from aloe.roles import (
+    BUILT_IN,
     Persona,
+    Prompts,
     expected_score,
     persona_of,
     say_user,
@@ -66,10 +68,12 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
         others: Mapping[str, Engine],
         options: PpoConfig,
         user_sampling: Sampling,
+        prompts: Prompts = BUILT_IN,
     ) -> None:
         """``others``: the engines of user and, if it rewards, judge."""
         self._engine, self._others = engine, others
         self._options, self._user_sampling = options, user_sampling
+        self._prompts = prompts
 
     async def execute(
         self,
@@ -132,6 +136,7 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
                     self._user_sampling,
                     self._options.tries,
                     derive_seed(seed, "user"),
+                    self._prompts,
                 )
             except CallFailed as failure:
                 error = self._error(start, turn + 1, failure, calls)
@@ -210,7 +215,13 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
             parts["verifiable"] = sum(persona.met(exchange.reply)) if exchange.reply else 0.0
         if weights.judge and exchange.reply:
             rating = await score(
-                others["judge"], persona, history, exchange.reply, self._options.tries, seed
+                others["judge"],
+                persona,
+                history,
+                exchange.reply,
+                self._options.tries,
+                seed,
+                self._prompts,
             )
             calls.append(rating.call)
             parts["judge"] = (expected_score(rating.value) - 1) / 4

@@ -20,6 +20,7 @@ from aloe.engines.speakers import Speakers  # noqa: E402
 from aloe.engines.vllm import VllmEngine  # noqa: E402
 from aloe.machine import use_reserved_threads  # noqa: E402
 from aloe.progress import say  # noqa: E402
+from aloe.roles import prompts_of  # noqa: E402
 from aloe.storage import use_storage  # noqa: E402
 from aloe.training.accelerator import WORKER_ENV  # noqa: E402
 from aloe.training.ppo.episode import Conversation  # noqa: E402
@@ -68,7 +69,9 @@ class RolloutWorker(RolloutRayActor.__ray_metadata__.modified_class):  # type: i
             return [self._engine.load(), *self._speakers.loads()]
 
         self._gate = AdmissionGate(loads, most, False)
-        self.executor = Conversation(self._engine, engines, options, config.dialogue.sampling)
+        self.executor = Conversation(
+            self._engine, engines, options, config.dialogue.sampling, prompts_of(config)
+        )
 
     async def generate_responses(self, *arguments: Any, **options: Any) -> list[dict[str, Any]]:
         """OpenRLHF's way to ask for the episodes of one prompt; begins when there is room."""

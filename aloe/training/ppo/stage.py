@@ -13,7 +13,7 @@ from aloe.engines.embedded import resolve_checkpoint
 from aloe.engines.pool import open_pools, pool_resources, pooled_models
 from aloe.errors import UserError
 from aloe.placement import groups_of, phases_of, rollout_model
-from aloe.roles.prompts import prompts_version
+from aloe.roles import prompts_of
 from aloe.runtime import require_resources
 from aloe.schema import PROMPTS
 from aloe.storage import Manifest, Store
@@ -46,7 +46,7 @@ def train_ppo(config: Config, store: Store) -> Manifest:
         raise UserError("training.ppo: not set, expected a section")
     check_models(others_of(config).values())
     _check_lengths(config, options)
-    after = ["preferences"]
+    prompts, after = prompts_of(config), ["preferences"]
     if options.start_from != "base":
         after.append(f"training/{options.start_from}")
     if options.rewards.model:
@@ -62,7 +62,8 @@ def train_ppo(config: Config, store: Store) -> Manifest:
         start=options.start_from,
         more={
             "user_sampling": config.dialogue.sampling.model_dump(mode="json"),
-            "prompts": [prompts_version("dialogue/prompts"), prompts_version("evaluation/prompts")],
+            "prompts": [prompts.version("dialogue"), prompts.version("evaluation")],
+            **prompts.settings(),
             **{
                 role: speaker_settings(config.models[name])
                 for role, name in roles_of(config).items()
