@@ -254,6 +254,30 @@ def evaluate(
     _stage(context, config, "evaluation", as_json, retry)
 
 
+@app.command(context_settings=_PASS_ON)
+def judge(
+    context: typer.Context,
+    config: ConfigPath,
+    conversations: Annotated[
+        str,
+        typer.Argument(
+            help="File or folder of conversations (ShareGPT, messages), each with its persona.",
+            metavar="CONVERSATIONS",
+        ),
+    ],
+    turns: Annotated[
+        int | None, typer.Option(min=1, help="Replies of each conversation that count.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score the replies of given conversations by how well they suit their user, turn by turn."""
+    from aloe.pipeline import judge_file
+
+    use_json(as_json)
+    with _resumable():
+        judge_file(load_config(config, context.args), conversations, turns)
+
+
 RunFolder = Annotated[str, typer.Argument(help="Folder of a run, local or URL.", metavar="RUN")]
 
 

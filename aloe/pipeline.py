@@ -231,6 +231,16 @@ def run_one(config: Config, name: str, retry: bool = False) -> Manifest:
         return run_stage(config, store, name)
 
 
+def judge_file(config: Config, path: str, turns: int | None) -> Manifest:
+    """Judge conversations of a file, see `aloe.evaluation.judge_conversations`."""
+    from aloe.evaluation import judge_conversations
+
+    store = run_store(config)
+    store.check_reachable()
+    store.check_writable()
+    return judge_conversations(config, store, path, turns)
+
+
 def run_stage(config: Config, store: Store, name: str) -> Manifest:
     """Call a stage's entry function and say how it went."""
     before = _complete(store, name)
@@ -334,6 +344,10 @@ def prepare(config: Config, store: Store, stages: list[str]) -> None:
 
         check_personas(config)
         names += config.personas.writers
+    if "dialogue" in stages:
+        from aloe.dialogue import check_start
+
+        check_start(config)
     if {"dialogue", "evaluation", "training/ppo"} & set(stages):
         names += config.roles.model_dump().values()
     check_models(speakers_of(config, names).values())

@@ -137,6 +137,9 @@ class PersonasConfig(Section):
 
 
 class DialogueConfig(Section):
+    start: tuple[str, ...] = ()
+    """Files of conversations (ShareGPT, messages) that trees go on from. One goes with the persona
+    that its persona_id names; where none names any, they are given out in order."""
     turns: int = Field(10, ge=1, le=63)
     """Turns in one tree."""
     tries: int = Field(3, ge=1)

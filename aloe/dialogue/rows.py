@@ -30,6 +30,8 @@ class TreeSeed:
     split: str
     seed: int
     fingerprint: str
+    history: tuple[Message, ...] = ()
+    """What was said before the first turn, by others."""
 
 
 def turn_seed(start: TreeSeed, branch: int) -> int:
@@ -62,6 +64,7 @@ def turn_rows(start: TreeSeed, branch: int, turn: Turn, parent: str | None) -> l
         "parent_id": parent,
         "role": "user",
         **_said(turn.user),
+        "history": list(start.history) or None if parent is None else None,
         "on_spine": spine,
         "induced_profile": turn.induced.value.profile,
         "induced_personality": turn.induced.value.personality,

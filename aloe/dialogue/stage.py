@@ -9,6 +9,7 @@ from aloe.config import Config, speaker_settings, speakers_of
 from aloe.dialogue import parts
 from aloe.dialogue.branches import turns_per_tree
 from aloe.dialogue.parts import STAGE, Plan
+from aloe.dialogue.start import check_start, write_starts
 from aloe.dialogue.worker import RolloutWorker
 from aloe.engines.account import Account
 from aloe.engines.actors import most_open, reserve, run_rows
@@ -32,6 +33,7 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
     rollout goes on from the last finished turn of each open tree.
 
     Raises:
+        UserError: a conversation of ``dialogue.start`` cannot be gone on with.
         StageFailed: more than ``run.max_error_rate`` of the turns are missing.
         StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent, or nobody could be asked,
             or nothing be written, any more; finished turns are kept.
@@ -43,6 +45,7 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
         return manifest
     started = time.monotonic()
     plan = parts.begin_plan(store, config.dialogue)
+    write_starts(config, store, plan)
     todo = parts.missing_parts(store, plan)
     with manifest.paused(store, started):
         if todo:
@@ -99,7 +102,10 @@ def _settings(config: Config) -> dict[str, Any]:
     roles = config.roles.model_dump()
     return {
         "seed": config.run.seed,
-        "dialogue": config.dialogue.model_dump(mode="json", exclude={"actors", "part_size"}),
+        "dialogue": config.dialogue.model_dump(
+            mode="json", exclude={"actors", "part_size", "start"}
+        ),
+        "start": check_start(config),
         "roles": {role: speaker_settings(config.models[name]) for role, name in roles.items()},
         "prompts": prompts_version("dialogue/prompts"),
         **config.judge.settings(),

@@ -232,7 +232,7 @@ def _read_folder(path: str, columns: _Columns) -> Iterator[tuple[Place, Record]]
 
 
 def _read_parquet(path: str, file: IO[bytes], columns: _Columns) -> Iterator[tuple[Place, Record]]:
-    parquet = pq.ParquetFile(file)
+    parquet = pq.ParquetFile(file, pre_buffer=False)  # else it holds all row groups at once
     wanted = columns.of_table(path, parquet.schema_arrow.names)
     yield from _rows(path, parquet.iter_batches(_AT_ONCE, columns=wanted))
 

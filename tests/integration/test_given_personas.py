@@ -1,6 +1,7 @@
 """A run on whole personas that are given: every stage after works on them, without a writer."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -59,7 +60,7 @@ def test_exports_and_page_show_them(run, tmp_path):
 
 def test_another_file_is_another_run(run):
     config, _ = run
-    with open(config.personas.given[0], "a") as file:
+    with Path(config.personas.given[0]).open("a") as file:
         file.write('{"profile": "One more."}\n')
     with pytest.raises(Exception, match="made with other settings"):
         run_one(config, "personas")
