@@ -12,6 +12,7 @@ from aloe.config import Config
 from aloe.errors import UserError
 from aloe.personas import check_personas, expand_personas
 from aloe.personas.splits import BENCHMARK, LEFT_OUT, TRAIN, VALIDATION, divide
+from aloe.personas.stage import with_given_ids
 from aloe.roles.prompts import render
 from aloe.roles.speak import Persona
 from aloe.schema import PERSONAS
@@ -142,3 +143,23 @@ def test_no_prompt_shows_a_heading_without_a_text():
     assert (
         "About the person's life:\nA shy nurse.\n\nAbout the person's character:\nCalm." in prompt
     )
+
+
+def test_ids_of_pool_files_become_entry_ids(tmp_path):
+    lines = ['"Plain."', '{"id": "a1", "text": "Named."}', '{"id": "a2", "text": "Named."}']
+    (tmp_path / "pool.jsonl").write_text("\n".join(lines))
+    values = scripted_values(tmp_path)
+    values["personas"]["profiles"]["files"] = [str(tmp_path / "pool.jsonl")]
+    config = Config.model_validate(values).personas
+    rows = [
+        {"pool": pool, "text": text, "entry_id": "hash"}
+        for pool in ("profile", "personality")
+        for text in ("Plain.", "Named.")
+    ]
+    found = [row["entry_id"] for row in with_given_ids(rows, config)]
+    assert found == ["hash", "a1", "hash", "hash"]
+    (tmp_path / "pool.jsonl").write_text(lines[1] + lines[2].replace("Named", "Other") * 2)
+    assert with_given_ids(rows, config)[1]["entry_id"] == "a1"
+    (tmp_path / "pool.jsonl").write_text(lines[1] + lines[1].replace("Named", "Other"))
+    with pytest.raises(UserError, match="id a1: two texts have it"):
+        with_given_ids(rows, config)
