@@ -123,27 +123,57 @@ def personas_expand(context: typer.Context, config: ConfigPath, as_json: Json = 
     _stage(context, config, "personas", as_json)
 
 
+Names = Annotated[str, typer.Option(help="Columns, comma-separated, joined into one text.")]
+
+
 @personas_app.command("import")
 def personas_import(
     files: Annotated[
         list[str],
         typer.Argument(
-            help="Pool files (one JSON string per line); with --columns JSONL, CSV, TSV, Parquet "
-            "or a Hugging Face folder."
+            help="Pool files (one JSON string per line); with --columns JSON, JSONL, CSV, TSV, "
+            "Parquet or a Hugging Face folder."
         ),
     ],
-    kind: Annotated[str, typer.Option(help="profile or personality")],
-    out: Annotated[str, typer.Option(help="File to write, for personas.KIND.files in a config.")],
-    columns: Annotated[
-        str, typer.Option(help="Columns, comma-separated, that are joined into one text.")
-    ] = "",
+    kind: Annotated[str, typer.Option(help="profile, personality, pools (both) or persona")],
+    out: Annotated[
+        str,
+        typer.Option(
+            help="File for personas.profiles.files, personas.personalities.files or personas.given "
+            "in a config; of both pools a folder."
+        ),
+    ],
+    columns: Names = "",
+    personality: Names = "",
+    id_column: Annotated[
+        str | None, typer.Option("--id", help="Column whose value is kept as the id.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check persona files and write one clean pool."""
-    from aloe.personas import import_pool
+    """Check persona files, report what they hold and write clean ones."""
+    from aloe.personas import Columns, import_personas, import_pool, import_pools
 
     use_json(as_json)
-    import_pool(files, kind, out, [name.strip() for name in columns.split(",") if name.strip()])
+    told, traits = _names(columns), _names(personality)
+    if traits and kind not in ("pools", "persona"):
+        raise UserError(f"--personality: expected --kind pools or persona, got {kind}")
+    match kind:
+        case "profile" | "personality":
+            import_pool(files, kind, out, told, id_column)
+        case "pools" if told and traits:
+            import_pools(files, out, Columns(told, traits, id_column))
+        case "pools":
+            raise UserError("--kind pools: expected --columns (profile) and --personality")
+        case "persona" if told:
+            import_personas(files, out, Columns(told, traits, id_column))
+        case "persona":
+            raise UserError("--kind persona: expected --columns")
+        case _:
+            raise UserError(f"--kind {kind}: expected profile, personality, pools or persona")
+
+
+def _names(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
 
 
 @dialogue_app.command("rollout", context_settings=_PASS_ON)
@@ -222,6 +252,30 @@ def evaluate(
 ) -> None:
     """Measure how well checkpoints align with held-out personas, turn by turn."""
     _stage(context, config, "evaluation", as_json, retry)
+
+
+@app.command(context_settings=_PASS_ON)
+def judge(
+    context: typer.Context,
+    config: ConfigPath,
+    conversations: Annotated[
+        str,
+        typer.Argument(
+            help="File or folder of conversations (ShareGPT, messages), each with its persona.",
+            metavar="CONVERSATIONS",
+        ),
+    ],
+    turns: Annotated[
+        int | None, typer.Option(min=1, help="Replies of each conversation that count.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score the replies of given conversations by how well they suit their user, turn by turn."""
+    from aloe.pipeline import judge_file
+
+    use_json(as_json)
+    with _resumable():
+        judge_file(load_config(config, context.args), conversations, turns)
 
 
 RunFolder = Annotated[str, typer.Argument(help="Folder of a run, local or URL.", metavar="RUN")]

@@ -152,7 +152,7 @@ def engines_of(config: Config, store: Store, stage: str) -> list[VllmModel]:
     """The models whose engines a stage starts or joins."""
     models: list[ModelConfig] = []
     if stage == "personas":
-        models = [config.models[config.personas.writer]]
+        models = [config.models[name] for name in config.personas.writers]
     elif stage == "dialogue":
         models = list(speakers_of(config, list(config.roles.model_dump().values())).values())
     elif stage == "training/ppo":
@@ -232,6 +232,16 @@ def run_one(config: Config, name: str, retry: bool = False) -> Manifest:
         return run_stage(config, store, name)
 
 
+def judge_file(config: Config, path: str, turns: int | None) -> Manifest:
+    """Judge conversations of a file, see `aloe.evaluation.judge_conversations`."""
+    from aloe.evaluation import judge_conversations
+
+    store = run_store(config)
+    store.check_reachable()
+    store.check_writable()
+    return judge_conversations(config, store, path, turns)
+
+
 def run_stage(config: Config, store: Store, name: str) -> Manifest:
     """Call a stage's entry function and say how it went."""
     before = _complete(store, name)
@@ -264,7 +274,7 @@ def roles_of(config: Config, stages: Collection[str]) -> dict[str, list[str]]:
     """Roles of each model in these stages, by the model's name."""
     pairs: list[tuple[str, str]] = []
     if "personas" in stages:
-        pairs.append((config.personas.writer, "writer"))
+        pairs += [(name, "writer") for name in config.personas.writers]
     cast: dict[str, str] = config.roles.model_dump()
     if "dialogue" in stages:
         pairs += [(name, role) for role, name in cast.items()]
@@ -335,7 +345,11 @@ def prepare(config: Config, store: Store, stages: list[str]) -> None:
         from aloe.personas import check_personas
 
         check_personas(config)
-        names.append(config.personas.writer)
+        names += config.personas.writers
+    if "dialogue" in stages:
+        from aloe.dialogue import check_start
+
+        check_start(config)
     if {"dialogue", "evaluation", "training/ppo"} & set(stages):
         names += config.roles.model_dump().values()
     check_models(speakers_of(config, names).values())

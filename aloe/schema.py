@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from aloe.errors import UserError
 
-VERSION = "4"
+VERSION = "5"
 
 USAGE_FIELDS = [
     pa.field("prompt_tokens", pa.int64()),
@@ -112,6 +112,7 @@ NODES = _table(
         ("branch", pa.int64()),  # 1 is the root; branch b goes on as 2b (spine) and 2b + 1
         ("role", pa.string()),  # user | guided | unguided
         ("sample", pa.int32()),  # 0..n-1 among the replies of one role; null for user nodes
+        ("history", MESSAGES),  # of a tree's first user node: what was said before, by others
         ("text", pa.string()),  # as it was said
         ("reasoning", pa.string()),  # what was thought before; null where nothing was
         ("finish_reason", pa.string()),  # stop | length | stop_text; see aloe.engines.Completion
@@ -132,6 +133,19 @@ NODES = _table(
         ("calls", pa.list_(CALL)),
     ],
 )
+
+CONVERSATIONS = _table(
+    "conversations",
+    [
+        ("conversation_id", pa.string()),
+        ("persona_id", pa.string()),  # null if it names none
+        ("messages", MESSAGES),
+    ],
+)
+"""Conversations that are given, from which trees go on."""
+
+STARTS = _table("starts", [("conversation", pa.int64())])
+"""One row per tree: the row of its conversation, -1 if it has none."""
 
 ERRORS = _table(
     "errors",
@@ -213,6 +227,20 @@ SCORES = _table(
         ("calls", pa.list_(CALL)),
     ],
 )
+
+GIVEN = _table(
+    "given",
+    [
+        ("case_id", pa.string()),
+        ("conversation_id", pa.string()),
+        ("persona_id", pa.string()),
+        ("profile", pa.string()),
+        ("personality", pa.string()),
+        ("preferences", pa.list_(pa.string())),
+        ("messages", MESSAGES),
+    ],
+)
+"""Conversations that are given to be judged, each with its user."""
 
 REFERENCE = _table(
     "reference",

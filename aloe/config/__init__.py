@@ -150,7 +150,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
         used = {f"roles.{k}": v for k, v in self.roles.model_dump().items()}
-        used["personas.writer"] = self.personas.writer
+        if self.personas.writer is not None:
+            used["personas.writer"] = self.personas.writer
         for name, target in self.evaluation.policies.items():
             if target.startswith("model:"):
                 used[f"evaluation.policies.{name}"] = target.removeprefix("model:")

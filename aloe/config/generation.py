@@ -68,7 +68,13 @@ class VerifiableConfig(Section):
 
 
 class PersonasConfig(Section):
-    writer: str
+    given: tuple[str, ...] = ()
+    """Files of whole personas (`aloe personas import --kind persona`). They are taken as they are:
+    no pool, no writer and no pairs."""
+    heldout_personas: int = Field(100, ge=1)
+    """Given personas kept apart for the benchmark; those that share a text with one of them are in
+    no split."""
+    writer: str | None = None
     """Model that writes new personas."""
     prompts: PromptTexts = None
     """Folder of Jinja templates for the writer, or their texts by file name; null: the built-in
@@ -78,9 +84,9 @@ class PersonasConfig(Section):
     CSV, Parquet or a Hugging Face folder. Null: the built-in seeds, which are English."""
     encoder: str = "embedded://minilm"
     """Encoder of the similarity filter: embedded://minilm or a sentence-transformers path."""
-    profiles: PoolGrowth
+    profiles: PoolGrowth | None = None
     """Growth of the pool of everyday facts."""
-    personalities: PoolGrowth
+    personalities: PoolGrowth | None = None
     """Growth of the pool of traits."""
     threshold: float = Field(0.6, ge=-1, le=1)
     """Highest cosine similarity to any member with which a candidate still joins the pool."""
@@ -105,7 +111,7 @@ class PersonasConfig(Section):
     personalities_per_profile: int = Field(10, ge=1)
     """Personalities paired with each profile that is not held out."""
     max_personas: int | None = Field(None, ge=1)
-    """Most personas kept for dialogue, drawn by seed; null keeps every pair."""
+    """Most personas kept for dialogue, drawn by seed; null keeps every pair or given one."""
     heldout_profiles: int = Field(20, ge=1)
     """Profiles kept apart for the benchmark."""
     heldout_personalities: int = Field(5, ge=1)
@@ -114,6 +120,24 @@ class PersonasConfig(Section):
     """Checkable preferences, drawn by seed and told in the personality."""
     actors: ActorPool = ActorPool()
     """Ray actors that hold the writer."""
+
+    @property
+    def writers(self) -> list[str]:
+        """Models of the stage: the writer, if there is one."""
+        return [] if self.writer is None else [self.writer]
+
+    @model_validator(mode="after")
+    def _given_or_grown(self) -> PersonasConfig:
+        grown = {
+            name: getattr(self, name) is not None
+            for name in ("writer", "profiles", "personalities")
+        }
+        for name, there in grown.items():
+            if there and self.given:
+                raise ValueError(f"given is set: expected no {name}, as no pool is grown")
+            if not there and not self.given:
+                raise ValueError(f"expected {name}, or given personas")
+        return self
 
     @model_validator(mode="after")
     def _openings_need_one(self) -> PersonasConfig:
@@ -126,6 +150,9 @@ class DialogueConfig(Section):
     prompts: PromptTexts = None
     """Folder of Jinja templates for user, inducer, replies and judge, in the evaluation and in PPO
     too, or their texts by file name; null: the built-in ones, `aloe/dialogue/prompts`."""
+    start: tuple[str, ...] = ()
+    """Files of conversations (ShareGPT, messages) that trees go on from. One goes with the persona
+    that its persona_id names; where none names any, they are given out in order."""
     turns: int = Field(10, ge=1, le=63)
     """Turns in one tree."""
     tries: int = Field(3, ge=1)

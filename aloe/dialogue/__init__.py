@@ -2,5 +2,6 @@
 
 from aloe.dialogue.retry import retry_failed
 from aloe.dialogue.stage import rollout_dialogues
+from aloe.dialogue.start import check_start
 
-__all__ = ["retry_failed", "rollout_dialogues"]
+__all__ = ["check_start", "retry_failed", "rollout_dialogues"]

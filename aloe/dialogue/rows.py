@@ -31,6 +31,8 @@ class TreeSeed:
     seed: int
     fingerprint: str
     prompts: Prompts = BUILT_IN
+    history: tuple[Message, ...] = ()
+    """What was said before the first turn, by others."""
 
 
 def turn_seed(start: TreeSeed, branch: int) -> int:
@@ -63,6 +65,7 @@ def turn_rows(start: TreeSeed, branch: int, turn: Turn, parent: str | None) -> l
         "parent_id": parent,
         "role": "user",
         **_said(turn.user),
+        "history": list(start.history) or None if parent is None else None,
         "on_spine": spine,
         "induced_profile": turn.induced.value.profile,
         "induced_personality": turn.induced.value.personality,

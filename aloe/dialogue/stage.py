@@ -10,6 +10,7 @@ from aloe.dialogue import parts
 from aloe.dialogue.branches import turns_per_tree
 from aloe.dialogue.log import STAGE
 from aloe.dialogue.parts import Plan
+from aloe.dialogue.start import check_start, write_starts
 from aloe.dialogue.worker import RolloutWorker
 from aloe.engines.account import Account
 from aloe.engines.actors import most_open, reserve, run_rows
@@ -22,7 +23,7 @@ from aloe.roles import prompts_of
 from aloe.runtime import connect
 from aloe.storage import Manifest, Store, stage_manifest
 
-_INDIFFERENT = {"actors", "part_size", "prompts"}
+_INDIFFERENT = {"actors", "part_size", "prompts", "start"}
 """Keys that do not decide what is said; of prompts their version does."""
 _TRUNCATED_SHARE = 0.05
 """Share of replies that max_tokens ended, beyond which a rollout says so."""
@@ -35,6 +36,7 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
     rollout goes on from the last finished turn of each open tree.
 
     Raises:
+        UserError: a conversation of ``dialogue.start`` cannot be gone on with.
         StageFailed: more than ``run.max_error_rate`` of the turns are missing.
         StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent, or nobody could be asked,
             or nothing be written, any more; finished turns are kept.
@@ -46,6 +48,7 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
         return manifest
     started = time.monotonic()
     plan = parts.begin_plan(store, config.dialogue)
+    write_starts(config, store, plan)
     todo = parts.missing_parts(store, plan)
     with manifest.paused(store, started):
         if todo:
@@ -103,6 +106,7 @@ def _settings(config: Config) -> dict[str, Any]:
     return {
         "seed": config.run.seed,
         "dialogue": config.dialogue.model_dump(mode="json", exclude=_INDIFFERENT),
+        "start": check_start(config),
         "roles": {role: speaker_settings(config.models[name]) for role, name in roles.items()},
         "prompts": prompts.version("dialogue"),
         **prompts.settings(),

@@ -118,7 +118,7 @@ async def grow_tree(
 
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(grow(1, [], None))
+            group.create_task(grow(1, list(start.history), None))
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from failures
     if unfinished:

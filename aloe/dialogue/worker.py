@@ -14,7 +14,9 @@ from aloe.dialogue.branches import nodes_per_turn, turns_per_tree
 from aloe.dialogue.log import STAGE, TurnLog, read_log, write_log
 from aloe.dialogue.look import told_turn
 from aloe.dialogue.parts import Plan, Row
+from aloe.dialogue.start import histories
 from aloe.dialogue.tree import Tree, TreeSeed, grow_tree
+from aloe.engines import Message
 from aloe.engines.actors import EngineWorker
 from aloe.engines.board import BoardLink
 from aloe.engines.pool import Pools
@@ -71,9 +73,9 @@ class RolloutWorker(EngineWorker):
         """
         part, shape = self._plan.name(number), self._config.dialogue
         rows = self._plan.personas(number)
-        seeds = [
-            self._seed(row) for row in await self.store(parts.read_personas, self._store, rows)
-        ]
+        personas = await self.store(parts.read_personas, self._store, rows)
+        before_it = await self.store(histories, self._store, self._plan, number)
+        seeds = [self._seed(row, history) for row, history in zip(personas, before_it, strict=True)]
         grown, ends, files = await self.store(read_log, self._store, part)
         ended = sum(map(len, [*grown.values(), *ends.values()]))
         starts = await self.store(parts.count_start, self._store, part, ended)
@@ -145,7 +147,7 @@ class RolloutWorker(EngineWorker):
                 self.may_start,
             )
 
-    def _seed(self, row: Row) -> TreeSeed:
+    def _seed(self, row: Row, history: list[Message]) -> TreeSeed:
         seed = self._config.run.seed
         return TreeSeed(
             stable_id(row["persona_id"], seed, self._fingerprint),
@@ -154,6 +156,7 @@ class RolloutWorker(EngineWorker):
             seed,
             self._fingerprint,
             self._prompts,
+            tuple(history),
         )
 
     def _given_up(self, seed: TreeSeed, tree: Tree, starts: int) -> Tree:

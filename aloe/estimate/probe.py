@@ -70,6 +70,7 @@ def probe_config(config: Config, folder: str, items: int) -> Config:
         update={
             "max_rounds": 1,
             "requests_per_round": items,
+            "heldout_personas": items,
             "heldout_profiles": items,
             "heldout_personalities": 1,
             "personalities_per_profile": 1,

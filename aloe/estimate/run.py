@@ -18,7 +18,7 @@ from aloe.estimate.stages import (
     estimate_personas,
     estimate_ppo,
 )
-from aloe.personas import check_personas
+from aloe.personas import check_personas, look_at_given
 from aloe.personas.growth import growth_of
 from aloe.personas.lexicon import KINDS, Kind
 from aloe.personas.pairing import count_personas
@@ -56,6 +56,8 @@ def estimate_run(config: Config, items: int) -> Estimate:
     store = run_store(config)
     store.check_reachable()
     stages = [name for name in stages_of(config) if name in SPEAKING]
+    if config.personas.given:  # nobody speaks in it
+        stages.remove("personas")
     open_stages = [name for name in stages if not _complete(store, name)]
     own = {name: sample_of(name, config, store) for name in open_stages if name != "training/ppo"}
     if "training/ppo" in open_stages:  # its episodes are like the benchmark's cases
@@ -108,6 +110,9 @@ def _personas_of(config: Config, store: Store) -> tuple[int, int]:
     if manifest is not None and manifest.complete:
         benchmark = manifest.counts.get("benchmark_personas", 0)
         return manifest.counts["personas"] - benchmark, benchmark
+    if config.personas.given:
+        given = look_at_given(config)
+        return given.talking, given.tested
     starting = check_personas(config)
     sizes: dict[Kind, int] = {
         kind: max(

@@ -157,7 +157,7 @@ def estimate_personas(looked: Looked) -> StageEstimate:
         ]
         return np.sum([np.zeros(6), *sums], axis=0)
 
-    models = speakers_of(config, [settings.writer])
+    models = speakers_of(config, settings.writers)
     left = sum(needed(samples))
     return looked.estimate("personas", left, samples, total, models, settings.actors)
 

@@ -74,7 +74,7 @@ def resample(scores: FloatArray, samples: int, seed: int) -> Resamples:
         seed: the same seed, number of cases and number of samples draw the same cases.
 
     Raises:
-        ValueError: no case, fewer than two turns, or a score that is not finite.
+        ValueError: no case, no turn, or a score that is not finite.
     """
     observed = alignment_level(scores)
     cases, turns = scores.shape

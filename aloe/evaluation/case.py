@@ -86,7 +86,7 @@ async def play_case(
             raise CaseStopped(rows) from fault
         except CallFailed as error:
             spent = [call for row in rows for call in row["calls"]] + calls
-            raise CaseFailed(_error_row(case, turn, error, spent)) from error
+            raise CaseFailed(error_row(case, turn, error, spent)) from error
         rows.append(row)
         after_turn(row)
         history += _said(row)
@@ -134,9 +134,10 @@ async def _play_turn(
     }
 
 
-def _error_row(
+def error_row(
     case: Case, turn: int, error: CallFailed, spent: list[dict[str, Any]]
 ) -> dict[str, Any]:
+    """Row of `aloe.schema.ERRORS` for a case that ends by a failed call, after ``spent`` ones."""
     return {
         "stage": "evaluation",
         "item_id": case.case_id,

@@ -24,11 +24,11 @@ def alignment_level(scores: FloatArray) -> FloatArray:
         float64 (turns,), on the scale of the scores.
 
     Raises:
-        ValueError: no case, fewer than two turns, or a score that is not finite.
+        ValueError: no case, no turn, or a score that is not finite.
     """
     values = np.asarray(scores, dtype=np.float64)
-    if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2:
-        raise ValueError(f"scores: expected (cases >= 1, turns >= 2), got {values.shape}")
+    if values.ndim != 2 or 0 in values.shape:
+        raise ValueError(f"scores: expected (cases >= 1, turns >= 1), got {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError("scores: a score is missing; leave its case out as a whole")
     return np.asarray(values.mean(axis=0), dtype=np.float64)

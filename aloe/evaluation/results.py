@@ -61,7 +61,7 @@ def benchmark_results(
     """
     results: dict[str, Any] = {"baseline": baseline, "scale": list(SCALE)}
     results["policies"] = {
-        name: _numbers(cases, samples, confidence, seed) for name, cases in policies.items()
+        name: policy_numbers(cases, samples, confidence, seed) for name, cases in policies.items()
     }
 
     def difference(name: str, other: str) -> dict[str, Any]:
@@ -85,20 +85,25 @@ def benchmark_results(
     return results
 
 
-def _numbers(cases: Cases, samples: int, confidence: float, seed: int) -> dict[str, Any]:
+def policy_numbers(cases: Cases, samples: int, confidence: float, seed: int) -> dict[str, Any]:
+    """AL(k) of at least one case and what follows from it; a single turn has no rise."""
     drawn = resample(_matrix(cases, sorted(cases)), samples, seed)
 
     def estimate(statistic: Statistic) -> dict[str, float | None]:
         return drawn.estimate(statistic, confidence).as_dict()
 
-    return {
+    numbers = {
         "cases": len(cases),
         "al": _curve(drawn, confidence),
         "al_mean": estimate(_mean),
-        "ir": estimate(improvement_rate),
-        "n_ir": estimate(normalized_improvement_rate),
-        "r2": estimate(r_squared),
     }
+    if drawn.observed.size > 1:
+        numbers |= {
+            "ir": estimate(improvement_rate),
+            "n_ir": estimate(normalized_improvement_rate),
+            "r2": estimate(r_squared),
+        }
+    return numbers
 
 
 def _curve(drawn: Resamples, confidence: float) -> list[dict[str, Any]]:

@@ -40,6 +40,28 @@ def evaluation_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def given_table(results: Mapping[str, Any]) -> Table:
+    """Table of ``manifest.results`` of judged conversations: AL(k) by turn, then what follows."""
+    low, high = results["scale"]
+    table = Table(
+        title=f"Alignment of {results['conversations']} given conversations with "
+        f"{results['personas']} personas (judge's scale {low}-{high})",
+        box=box.SIMPLE,
+        pad_edge=False,
+    )
+    table.add_column("")
+    table.add_column("value", justify="right", no_wrap=True)
+    for level in results["al"]:
+        table.add_row(f"AL({level['turn']})", _cell(level, 2))
+    table.add_section()
+    for (_, heading, _), cell in zip(_COLUMNS, _cells(results), strict=True):
+        if cell:
+            table.add_row(heading, cell)
+    if results["shorter"]:
+        table.caption = f"{results['shorter']} conversations of fewer replies are not in it"
+    return table
+
+
 def _cells(numbers: Mapping[str, Any]) -> list[str]:
     return [_cell(numbers[key], digits) if key in numbers else "" for key, _, digits in _COLUMNS]
 

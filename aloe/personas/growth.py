@@ -174,7 +174,9 @@ def undecided(outcome: Outcome) -> list[str]:
 
 def growth_of(kind: Kind, config: PersonasConfig) -> PoolGrowth:
     """The pool's own section of the configuration."""
-    return config.profiles if kind == "profile" else config.personalities
+    growth = config.profiles if kind == "profile" else config.personalities
+    assert growth is not None, "given personas have no pools"
+    return growth
 
 
 def pool_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,228 +1,191 @@
-"""Persona files: pools in the published format (one JSON string per line), and what becomes one."""
+"""Files that people have become files that a configuration accepts, row by row."""
 
 from __future__ import annotations
 
-import json
-import unicodedata
-from array import array
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from hashlib import blake2b
-from itertools import islice
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 from aloe.errors import UserError
-from aloe.personas.lexicon import KINDS, off_topic
-from aloe.personas.records import parse_object, read_values
-from aloe.progress import say
-from aloe.storage import Store, read_bytes
+from aloe.given import converted, joined, read_records
+from aloe.personas.duplicates import Hashes, hash_of
+from aloe.personas.found import TextCount, TextReport, reports_table
+from aloe.personas.lexicon import KINDS, Kind
+from aloe.personas.pool_files import PoolText, checked_text, pool_line, read_pool_file
+from aloe.personas.whole import WholePersona, given_id, persona_line
+from aloe.progress import console, say, telling_json
+from aloe.storage import Store
 from aloe.storage.tables import new_file
 
-_NAMED_LINES = 5
-_LETTERS = 64
-"""Letters of a text by which its script is told."""
-_JSON_SPACE = " \t\r"
-_JSON_TYPES = {dict: "an object", list: "an array", bool: "a boolean", type(None): "null"}
-_decoder = json.JSONDecoder()
+POOL_FILES: dict[Kind, str] = {"profile": "profiles.jsonl", "personality": "personalities.jsonl"}
+"""Names of the files of both pools."""
 
 
-@dataclass(frozen=True)
-class ImportReport:
-    """What `import_pool` found."""
+class Columns(NamedTuple):
+    """Which columns of a row are read; several are joined into one text, in this order."""
 
-    kept: int
-    """Distinct texts, written in the order in which they were read first."""
-    read: int
-    """Texts read, repeats included."""
-    repeated: int
-    """Texts left out because the very same text was read before."""
-    off_topic: int
-    """Texts kept although a profile seems to name a trait, or a personality an occupation."""
-    shortest: int
-    """Characters of the shortest text, as are the next two."""
-    median: int
-    longest: int
-    scripts: dict[str, int]
-    """Texts by the script of most of their letters, most frequent first: a hint of languages."""
+    profile: Sequence[str] = ()
+    personality: Sequence[str] = ()
+    id: str | None = None
+
+    @property
+    def all(self) -> list[str]:
+        return [*self.profile, *self.personality, *([self.id] if self.id else [])]
 
 
-def read_pool_files(paths: Iterable[str]) -> list[str]:
-    """Read all texts of some files, in order; repeats are kept.
-
-    A line may hold several JSON strings back to back; blank lines are skipped. Paths may be
-    fsspec URLs. Text is UTF-8 and lines end with ``\\n``.
-
-    Raises:
-        UserError: a file cannot be read, or lines are not of that form; the first of them are
-            named by file and line number.
-    """
-    texts: list[str] = []
-    problems: list[str] = []
-    for path in paths:
-        for number, line in enumerate(_lines(path), start=1):
-            try:
-                texts.extend(_strings(line))
-            except ValueError as error:
-                problems.append(f"{path}:{number}: {error}")
-    if problems:
-        more = len(problems) - _NAMED_LINES
-        tail = f"; and {more} more bad lines" if more > 0 else ""
-        raise UserError("; ".join(problems[:_NAMED_LINES]) + tail)
-    return texts
+class _Texts(NamedTuple):
+    profile: str
+    personality: str
+    given_id: str | None
 
 
 def import_pool(
-    paths: Iterable[str], kind: str, out: str, columns: Sequence[str] = ()
-) -> ImportReport:
-    """Check persona files, drop exact repeats and write one file that a config's `files` accept.
+    paths: Sequence[str],
+    kind: str,
+    out: str,
+    columns: Sequence[str] = (),
+    id_column: str | None = None,
+) -> TextReport:
+    """Check texts, drop exact repeats and write one file that a pool's `files` accept.
 
     Rows are read and written one after the other: a file of 10^6 need not fit into memory.
 
     Args:
         paths: files in the published pools' format or, with ``columns``, whatever
-            `aloe.personas.records.read_values` reads; fsspec URLs are fine.
+            `aloe.given.read_records` reads; fsspec URLs are fine.
         kind: profile or personality; decides which words count as off topic.
         out: file to write, or fsspec URL.
         columns: of each row, joined into one text in this order; empty ones are passed over.
+        id_column: whose value is kept as the text's id.
 
     Raises:
         UserError: a file cannot be read, or rows are not of that form (the first are named); or
             the files hold no text, the kind is unknown, or ``out`` cannot be written.
     """
-    paths = list(paths)
     pool = next((known for known in KINDS if known == kind), None)
     if pool is None:
         raise UserError(f"--kind {kind}: expected {' or '.join(KINDS)}")
-    lengths, scripts = array("L"), Counter[str]()
-    seen: set[bytes] = set()
-    read = strays = 0
+    count, ids = TextCount(pool), _Ids()
+    with _new_lines(out) as write:
+        for entry in _pool_texts(paths, Columns(columns, id=id_column)):
+            if count.add(entry.text):
+                ids.check(entry.given_id)
+                write(pool_line(entry))
+        _require_some(count, paths)
+    return _told({pool: count}, {pool: out})[pool]
+
+
+def import_pools(paths: Sequence[str], out: str, columns: Columns) -> dict[str, TextReport]:
+    """Both pools from the same rows; which texts went together is not kept.
+
+    Args:
+        out: folder, or URL of one, for the two files of `POOL_FILES`.
+
+    Raises:
+        UserError: see `import_pool`.
+    """
+    counts = {kind: TextCount(kind) for kind in KINDS}
+    ids = {kind: _Ids() for kind in KINDS}
+    files = {kind: f"{out.rstrip('/')}/{name}" for kind, name in POOL_FILES.items()}
+    with ExitStack() as stack:
+        write = {kind: stack.enter_context(_new_lines(file)) for kind, file in files.items()}
+        for texts in _rows(paths, columns):
+            for kind, text in zip(KINDS, texts, strict=False):
+                if text and counts[kind].add(text):
+                    ids[kind].check(texts.given_id)
+                    write[kind](pool_line(PoolText(text, texts.given_id)))
+        for count in counts.values():
+            _require_some(count, paths)
+    return _told(counts, files)
+
+
+def import_personas(paths: Sequence[str], out: str, columns: Columns) -> TextReport:
+    """Whole personas, each from one row, as ``personas.given`` reads them.
+
+    Args:
+        out: file to write, or fsspec URL.
+        columns: those of the personality may be none, where one text tells of all.
+
+    Raises:
+        UserError: see `import_pool`; or a row has no profile.
+    """
+    count, ids = TextCount(None), _Ids()
+    with _new_lines(out) as write:
+        for texts in _rows(paths, columns):
+            if count.add(f"{texts.profile}\n{texts.personality}".strip()):
+                ids.check(texts.given_id)
+                write(persona_line(WholePersona(texts.profile, texts.personality, texts.given_id)))
+        _require_some(count, paths)
+    return _told({"persona": count}, {"persona": out})["persona"]
+
+
+class _Ids:
+    """Ids so far; they must differ."""
+
+    def __init__(self) -> None:
+        self._seen = Hashes()
+
+    def check(self, given_id: str | None) -> None:
+        if given_id is not None and not self._seen.add(hash_of(given_id)):
+            raise UserError(f"id {given_id}: two different texts have it, expected one")
+
+
+def _pool_texts(paths: Sequence[str], columns: Columns) -> Iterator[PoolText]:
+    if columns.profile:
+        for texts in _rows(paths, columns):
+            yield PoolText(texts.profile, texts.given_id)
+        return
+    if columns.id:
+        raise UserError(f"--id {columns.id}: expected --columns too")
+    for path in paths:
+        yield from read_pool_file(path)
+
+
+def _rows(paths: Sequence[str], columns: Columns) -> Iterator[_Texts]:
+    """The rows' texts; each has a profile unless there are columns of a personality."""
+
+    def texts(row: Mapping[str, Any]) -> _Texts:
+        profile, personality = joined(row, columns.profile), joined(row, columns.personality)
+        return _Texts(
+            checked_text(profile),
+            checked_text(personality) if personality else "",
+            None if columns.id is None else given_id(row[columns.id], columns.id),
+        )
+
+    for path in paths:
+        yield from converted(read_records(path, columns.all), texts)
+
+
+@contextmanager
+def _new_lines(out: str) -> Iterator[Callable[[str], object]]:
+    """A function that writes a line of a file, which is there when the block ends."""
     folder, _, name = out.rpartition("/")
     try:
         with (
             new_file(Store(folder or ("/" if out.startswith("/") else ".")), name) as target,
             target.open("w", encoding="utf-8", newline="\n") as file,
         ):
-            for text in _texts(paths, columns):
-                read += 1
-                digest = blake2b(text.encode(), digest_size=16).digest()
-                if digest in seen:
-                    continue
-                seen.add(digest)
-                file.write(json.dumps(text, ensure_ascii=False) + "\n")
-                lengths.append(len(text))
-                scripts[_script(text)] += 1
-                strays += off_topic(pool, text) is not None
-            if not read:
-                raise UserError(
-                    f"{', '.join(paths)}: no persona there, expected one JSON string per line"
-                )
+            yield file.write
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
-    ordered = sorted(lengths)
-    report = ImportReport(
-        kept=len(lengths),
-        read=read,
-        repeated=read - len(lengths),
-        off_topic=strays,
-        shortest=ordered[0],
-        median=ordered[len(ordered) // 2],
-        longest=ordered[-1],
-        scripts=dict(scripts.most_common()),
-    )
-    say(
-        f"{out}: {report.kept} texts ({report.repeated} exact repeats left out; {strays} may hold "
-        f"{'a trait' if pool == 'profile' else 'an occupation'}, kept); {report.shortest} to "
-        f"{report.longest} characters, median {report.median}; script: "
-        + ", ".join(f"{script} {count}" for script, count in report.scripts.items()),
-        out=out,
-        **asdict(report),
-    )
-    return report
 
 
-def _texts(paths: Iterable[str], columns: Sequence[str]) -> Iterator[str]:
-    """One text per row, or the JSON strings of each line; UserError names rows that are neither."""
-    problems: list[str] = []
-    more = 0
-    for path in paths:
-        for place, value in read_values(path, columns):
-            try:
-                if isinstance(value, bytes):
-                    found = [_joined(value, columns)] if columns else list(_strings(value))
-                else:
-                    found = [_join(value)]
-            except ValueError as error:
-                more += len(problems) >= _NAMED_LINES
-                problems = [*problems, f"{place}: {error}"][:_NAMED_LINES]
-                continue
-            yield from (text for text in found if text)
-    if problems:
-        raise UserError("; ".join(problems) + (f"; and {more} more bad lines" if more else ""))
+def _require_some(count: TextCount, paths: Sequence[str]) -> None:
+    if not count.read:
+        raise UserError(f"{', '.join(paths)}: no persona there, expected some text")
 
 
-def _joined(line: bytes, columns: Sequence[str]) -> str:
-    if not line.strip():
-        return ""
-    value = json.loads(line)
-    if not isinstance(value, dict):
-        raise ValueError("expected a JSON object with these columns")
-    return _join(parse_object(value, columns))
-
-
-def _join(row: dict[str, Any]) -> str:
-    """The columns of a row as one text; a list's items are its sentences."""
-    parts: list[str] = []
-    for name, value in row.items():
-        items = value if isinstance(value, list) else [] if value is None else [value]
-        for item in items:
-            if isinstance(item, dict | list):
-                raise ValueError(f"column {name}: expected text or a list of texts")
-            if str(item).strip():
-                parts.append(" ".join(str(item).split()))
-    return _checked(" ".join(parts))
-
-
-def _script(text: str) -> str:
-    """Script of most of the first letters, such as latin, cyrillic or cjk; none without letters."""
-    letters = (character for character in text if character.isalpha())
-    names = (unicodedata.name(letter, "other") for letter in islice(letters, _LETTERS))
-    found = Counter(name.partition(" ")[0].lower() for name in names)
-    return max(found, key=lambda name: found[name], default="none")
-
-
-def _lines(path: str) -> list[bytes]:
-    try:
-        data = read_bytes(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    # Not splitlines(): JSON strings may hold U+2028 and its like.
-    return data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-
-
-def _strings(line: bytes) -> Iterator[str]:
-    """The JSON strings of one line; ValueError says what else is there."""
-    try:
-        rest = line.decode().strip(_JSON_SPACE)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 (byte {error.start + 1})") from error
-    while rest:
-        try:
-            value, end = _decoder.raw_decode(rest)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"expected a JSON string, got broken JSON ({error.msg})") from error
-        yield _checked(value)
-        rest = rest[end:].lstrip(_JSON_SPACE)
-
-
-def _checked(value: object) -> str:
-    if not isinstance(value, str):
-        got = _JSON_TYPES.get(type(value), "a number")
-        raise ValueError(f"expected a JSON string, got {got}")
-    if not value.strip():
-        raise ValueError("expected a JSON string with text, got an empty one")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("the string holds half a surrogate pair, which is no character") from error
-    return value
+def _told(counts: Mapping[Any, TextCount], files: Mapping[Any, str]) -> dict[str, TextReport]:
+    """The reports by kind of text, after they were shown."""
+    reports: dict[str, TextReport] = {name: count.report() for name, count in counts.items()}
+    for name, report in reports.items():
+        say(
+            f"{files[name]}: {report.kept} texts, {report.repeated} exact repeats left out",
+            out=files[name],
+            kind=name,
+            **asdict(report),
+        )
+    if not telling_json():
+        console.print(reports_table(reports))
+    return reports

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from aloe.errors import UserError
-from aloe.personas.importing import read_pool_files
 from aloe.personas.lexicon import KINDS, Kind
+from aloe.personas.pool_files import read_pool_files
 from aloe.personas.records import parse_object, read_values
 from aloe.roles.sentences import finished, joined
 
@@ -24,7 +24,7 @@ def built_in_seeds(kind: Kind) -> list[str]:
     """The seeds that come with this package."""
     path = files("aloe.personas") / "seeds" / FILES[kind]
     assert isinstance(path, Path)
-    return read_pool_files([str(path)])
+    return [entry.text for entry in read_pool_files([str(path)])]
 
 
 def read_seeds(path: str) -> dict[Kind, list[str]]:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from aloe.config import Config, language_of, speaker_settings, speakers_of
+from aloe.config import Config, PersonasConfig, language_of, speaker_settings, speakers_of
 from aloe.engines.account import Account
 from aloe.engines.actors import most_open, reserve, run_rows
 from aloe.engines.board import board
@@ -18,10 +18,10 @@ from aloe.engines.start import imports_of
 from aloe.errors import StageFailed, StageStopped, UserError
 from aloe.personas.encode import EMBEDDED, check_encoder
 from aloe.personas.growth import GrowingPool, growth_of, pool_of
-from aloe.personas.importing import read_pool_files
 from aloe.personas.keeper import PoolKeeper
 from aloe.personas.lexicon import IN_PROMPTS, KINDS, Kind, Lexicon
 from aloe.personas.pairing import Member, Persona, check_sizes, pair_pools
+from aloe.personas.pool_files import ids_of, read_pool_files
 from aloe.personas.rounds import (
     Record,
     read_rounds,
@@ -30,6 +30,7 @@ from aloe.personas.rounds import (
     without_failed_end,
 )
 from aloe.personas.seeds import FILES, built_in_seeds, read_seeds
+from aloe.personas.taking import look_at_given, write_given
 from aloe.personas.worker import PersonaWriter
 from aloe.personas.writing import Candidate, Outcome
 from aloe.progress import meter, say
@@ -41,7 +42,7 @@ from aloe.storage import Manifest, Store, stage_manifest
 STAGE = "personas"
 
 _SECTION: dict[Kind, str] = {"profile": "profiles", "personality": "personalities"}
-_INDIFFERENT = {"actors", "prompts", "seeds"}
+_INDIFFERENT = {"actors", "prompts", "seeds", "given", "heldout_personas"}
 """Keys that do not decide who is written; what lies behind prompts and seeds does."""
 _KEEPER_CPUS = 1.0
 
@@ -55,12 +56,16 @@ def expand_personas(config: Config, store: Store) -> Manifest:
     (`aloe.schema.POOL`), ``personas.parquet`` (PERSONAS) and ``errors/`` (ERRORS). A decided round
     is never asked for again.
 
+    Where ``personas.given`` names whole personas, they are written as they are, without pools.
+
     Raises:
         UserError: a persona file is not readable, or a pool is too small for what is held out.
         StageFailed: more than ``run.max_error_rate`` of the requests failed.
         StageStopped: ``run.max_tokens`` or ``run.max_cost_usd`` is spent (begun rounds are kept),
             or nobody could be asked, or nothing be written, any more.
     """
+    if config.personas.given:
+        return _take_given(config, store)
     starting = check_personas(config)
     manifest = stage_manifest(store, STAGE, _settings(config, starting), resume=config.run.resume)
     if manifest.complete:
@@ -85,8 +90,9 @@ def expand_personas(config: Config, store: Store) -> Manifest:
             f"{failed} of {record.asked} requests to the writer failed, see "
             f"{store.url(STAGE, 'errors')}; the last: {record.failed[-1]['error_message']}"
         )
-    personas = _pair(config, record.members)
-    _write_pools(store, record.members, personas)
+    members = with_given_ids(record.members, config.personas)
+    personas = _pair(config, members)
+    _write_pools(store, members, personas)
     rolled_out = sum(persona.split != "benchmark" for persona in personas)
     store.write_table(
         f"{STAGE}/personas.parquet",
@@ -104,11 +110,14 @@ def expand_personas(config: Config, store: Store) -> Manifest:
 
 
 def check_personas(config: Config) -> Starting:
-    """What can be checked without a model; returns what the pools start with.
+    """What can be checked without a model; returns what the pools start with, if there are any.
 
     Raises:
         UserError: see `expand_personas`, and `aloe.personas.encode.check_encoder`.
     """
+    if config.personas.given:
+        look_at_given(config)
+        return {}
     check_encoder(config.personas.encoder)
     prompts_of(config)
     starting = starting_texts(config)
@@ -120,6 +129,7 @@ def check_personas(config: Config) -> Starting:
         for kind, outcomes in starting.items()
     }
     check_sizes(sizes, config.personas)
+    with_given_ids([], config.personas)
     return starting
 
 
@@ -137,7 +147,7 @@ def starting_texts(config: Config) -> Starting:
     starting: Starting = {}
     for kind in KINDS:
         seeds = own[kind] if own is not None else built_in_seeds(kind) if english else []
-        given = read_pool_files(growth_of(kind, personas).files)
+        given = [entry.text for entry in read_pool_files(growth_of(kind, personas).files)]
         if not seeds and not given:
             raise UserError(
                 f"personas.seeds: the built-in ones are English, expected a file with some in "
@@ -173,16 +183,48 @@ def _say_what_is_english(config: Config) -> None:
             )
 
 
+def with_given_ids(members: list[dict[str, Any]], config: PersonasConfig) -> list[dict[str, Any]]:
+    """Rows of `aloe.schema.POOL` with the ids that the pools' files give their texts.
+
+    Raises:
+        UserError: two texts of a pool have the same id.
+    """
+    ids = {kind: ids_of(read_pool_files(growth_of(kind, config).files)) for kind in KINDS}
+    return [
+        row | {"entry_id": ids[row["pool"]].get(row["text"], row["entry_id"])} for row in members
+    ]
+
+
+def _take_given(config: Config, store: Store) -> Manifest:
+    started = time.monotonic()
+    given = look_at_given(config)
+    shape = config.personas.model_dump(mode="json", include={"heldout_personas", "max_personas"})
+    settings = {
+        "seed": config.run.seed,
+        "personas": shape | {"verifiable": config.personas.verifiable.model_dump(mode="json")},
+        "validation_share": config.preferences.validation_share,
+        "given": given.digest,
+    }
+    manifest = stage_manifest(store, STAGE, settings, resume=config.run.resume)
+    if not manifest.complete:
+        write_given(config, store, given)
+        manifest = manifest.finish(store, started, counts=given.counts())
+    return manifest
+
+
 def _settings(config: Config, starting: Starting) -> dict[str, Any]:
     prompts = prompts_of(config)
     return {
         "seed": config.run.seed,
         "personas": config.personas.model_dump(mode="json", exclude=_INDIFFERENT),
         "validation_share": config.preferences.validation_share,
-        "writer": speaker_settings(config.models[config.personas.writer]),
+        "writer": speaker_settings(config.models[config.personas.writers[0]]),
         "prompts": prompts.version("personas"),
         **prompts.settings(),
         "starting_texts": stable_id(starting),
+        "given_ids": stable_id(
+            [ids_of(read_pool_files(growth_of(kind, config.personas).files)) for kind in KINDS]
+        ),
     }
 
 
@@ -211,7 +253,7 @@ def _grow(
 
     fault = ""
     settings, actors = config.personas, config.personas.actors
-    models = speakers_of(config, [settings.writer])
+    models = speakers_of(config, settings.writers)
     connect(config.ray, imports_of(models.values()))
     pooled = pooled_models(models, actors)
     gpus = reserve(config.ray, "personas.actors", actors, models, pooled, _KEEPER_CPUS)
@@ -288,8 +330,8 @@ def _pair(config: Config, entries: list[dict[str, Any]]) -> list[Persona]:
 
 def _write_pools(store: Store, entries: list[dict[str, Any]], personas: list[Persona]) -> None:
     tested = [persona for persona in personas if persona.split == "benchmark"]
-    heldout = {part.entry_id for p in tested for part in (p.profile, p.personality)}
     for kind in KINDS:
+        heldout = {getattr(persona, kind).entry_id for persona in tested}
         rows = [
             row | {"heldout": row["entry_id"] in heldout} for row in entries if row["pool"] == kind
         ]

@@ -28,10 +28,10 @@ class PersonaWriter(EngineWorker):
         """``keeper`` is the actor handle of `aloe.personas.keeper.PoolKeeper`."""
         self._config, self._keeper = config.personas, keeper
         self._prompts = prompts_of(config)
-        self._roles = {"writer": config.personas.writer}
+        self._roles = dict(zip(["writer"], self._config.writers, strict=True))
         self._encoder: SentenceEncoder | None = None
         self._encoding = asyncio.Lock()
-        models = speakers_of(config, [config.personas.writer])
+        models = speakers_of(config, self._config.writers)
         super().__init__(
             models, pools, self._config.actors, board, patience_s=config.run.patience_s
         )

@@ -76,7 +76,7 @@ def _shape(key: str, checkpoint: str, trust_remote_code: bool) -> Shape:
 
 def _engines(config: Config, devices: Devices) -> list[tuple[Need, float]]:
     """The vLLM engines that speak in rollout and evaluation, and how many sequences each holds."""
-    names = [*config.roles.model_dump().values(), config.personas.writer]
+    names = [*config.roles.model_dump().values(), *config.personas.writers]
     found = []
     for name, model in speakers_of(config, names).items():
         if not isinstance(model, VllmModel):

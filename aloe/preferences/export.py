@@ -54,7 +54,10 @@ def _aloe(store: Store, target: Store) -> list[str]:
 
 
 def published_conversation(tree: list[Node]) -> dict[str, Any]:
-    """The spine of one tree, with the field names of the published data set."""
+    """The spine of one tree, with the field names of the published data set.
+
+    A tree that goes on from a given conversation has that as ``history``.
+    """
     turns = [
         {
             "user": view.user["text"],
@@ -72,6 +75,7 @@ def published_conversation(tree: list[Node]) -> dict[str, Any]:
     ]
     root = tree[0]
     return {
+        **({"history": root["history"]} if root["history"] else {}),
         "profile": root["profile"],
         "personality": root["personality"],
         "conversations": turns,

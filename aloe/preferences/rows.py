@@ -71,7 +71,8 @@ def walk(tree: list[Node]) -> Iterator[TurnView]:
     for node in tree:
         if node["role"] != "user":
             replies.setdefault(node["parent_id"], []).append(node)
-    before: dict[str | None, list[Message]] = {None: []}  # conversation up to a reply, by its id
+    given: list[Message] = tree[0]["history"] or []
+    before: dict[str | None, list[Message]] = {None: given}  # conversation up to a reply, by its id
     for user in (node for node in tree if node["role"] == "user"):
         heard = [*before[user["parent_id"]], _message("user", user)]
         judged: dict[int, list[Node]] = {}

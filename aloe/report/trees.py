@@ -59,6 +59,8 @@ class Tree:
     profile: str
     personality: str
     split: str
+    history: list[dict[str, str]]
+    """What was said before the first turn, where a given conversation is gone on with."""
     turns: list[Turn]
     """Along the spine."""
     turns_aside: int
@@ -124,6 +126,7 @@ def build_tree(nodes: list[Node]) -> Tree:
         profile=first["profile"],
         personality=first["personality"],
         split=first["split"],
+        history=_history(branches[1]),
         turns=turns,
         turns_aside=turns_aside,
         turns_hidden=turns_aside - sum(map(len, asides.values())),
@@ -132,6 +135,10 @@ def build_tree(nodes: list[Node]) -> Tree:
         agreements=sum(node["judge_agrees"] for node in guided),
         tokens=sum(call["prompt_tokens"] + call["completion_tokens"] for call in calls),
     )
+
+
+def _history(root: list[Node]) -> list[dict[str, str]]:
+    return next(node["history"] or [] for node in root if node["role"] == "user")
 
 
 def _spine_from(branch: int, branches: dict[int, list[Node]]) -> Iterator[int]:

@@ -56,11 +56,14 @@ def new_file(store: Store, name: str) -> Iterator[Path]:
 
 @contextmanager
 def new_table(
-    store: Store, name: str, schema: pa.Schema
+    store: Store, name: str, schema: pa.Schema, row_group: int = _ROWS_AT_ONCE
 ) -> Iterator[Callable[[Iterable[Row]], None]]:
     """A function that adds rows to a Parquet file, which is there when the block ends.
 
     Equal rows make equal files, however they are divided over the calls. See `new_file`.
+
+    Args:
+        row_group: rows that are read together, see `aloe.storage.slices`.
     """
     waiting: list[Row] = []
 
@@ -81,7 +84,7 @@ def new_table(
         def add(rows: Iterable[Row]) -> None:
             for row in rows:
                 waiting.append(row)
-                if len(waiting) == _ROWS_AT_ONCE:
+                if len(waiting) == row_group:
                     write_group()
 
         yield add

@@ -1,5 +1,7 @@
 import csv
+import gzip
 import json
+import random
 import tracemalloc
 
 import datasets
@@ -10,7 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aloe.errors import UserError
-from aloe.personas import import_pool, read_pool_files
+from aloe.given import records
+from aloe.personas import (
+    Columns,
+    found,
+    import_personas,
+    import_pool,
+    import_pools,
+    read_personas,
+    read_pool_files,
+)
+from aloe.personas.duplicates import Hashes, Repeats
+from aloe.personas.languages import language_of
 
 TEXTS = st.text(min_size=1).filter(str.strip)
 SPACES = st.text(alphabet=" \t\r", max_size=3)
@@ -19,7 +32,11 @@ SPACES = st.text(alphabet=" \t\r", max_size=3)
 def read(tmp_path, data):
     path = tmp_path / "pool.jsonl"
     path.write_bytes(data)
-    return read_pool_files([str(path)])
+    return texts_of(path)
+
+
+def texts_of(*paths):
+    return [entry.text for entry in read_pool_files(map(str, paths))]
 
 
 @settings(max_examples=200, deadline=None)
@@ -40,7 +57,7 @@ def test_an_imported_pool_is_read_back_without_repeats(tmp_path_factory, texts):
     source.write_bytes("".join(json.dumps(text) + "\n" for text in texts).encode())
     report = import_pool([str(source)], "profile", str(out))
     distinct = list(dict.fromkeys(texts))
-    assert read_pool_files([str(out)]) == distinct
+    assert texts_of(out) == distinct
     assert (report.kept, report.read) == (len(distinct), len(texts))
     assert report.repeated == len(texts) - len(distinct)
 
@@ -77,7 +94,7 @@ def test_a_bad_line_is_named_by_file_and_number(tmp_path, line, complaint):
 
 
 def test_many_bad_lines_are_counted_on_one_line(tmp_path):
-    with pytest.raises(UserError, match="and 4 more bad lines") as caught:
+    with pytest.raises(UserError, match="and 4 more bad rows") as caught:
         read(tmp_path, b"1\n" * 9)
     assert "\n" not in str(caught.value)
 
@@ -86,7 +103,7 @@ def test_files_are_read_by_url_and_in_order(tmp_path):
     (tmp_path / "a.jsonl").write_text('"one"\n')
     (tmp_path / "b.jsonl").write_text('"two"\n')
     names = [f"file://{tmp_path}/b.jsonl", str(tmp_path / "a.jsonl")]
-    assert read_pool_files(names) == ["two", "one"]
+    assert texts_of(*names) == ["two", "one"]
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -149,10 +166,11 @@ def as_downloaded_data_set(folder):
 def test_personas_that_people_have_become_a_pool(tmp_path, write):
     out = tmp_path / "pool.jsonl"
     report = import_pool([str(write(tmp_path))], "profile", str(out), ["persona", "skills"])
-    assert read_pool_files([str(out)]) == WHOLE
+    assert texts_of(out) == WHOLE
     assert (report.read, report.kept, report.repeated) == (4, 3, 1)
-    assert (report.shortest, report.median, report.longest) == (11, 15, 33)
-    assert report.scripts == {"latin": 2, "cyrillic": 1}
+    lengths = report.characters
+    assert (lengths["0"], lengths["0.5"], lengths["1"]) == (11, 15, 33)
+    assert report.languages == {"latin": 2, "cyrillic": 1}
 
 
 @pytest.mark.parametrize(("suffix", "delimiter"), [(".csv", ","), (".tsv", "\t")])
@@ -162,14 +180,14 @@ def test_tables_of_text_are_read_with_their_quotes_and_line_breaks(tmp_path, suf
         rows = csv.writer(file, delimiter=delimiter)
         rows.writerows([["name", "age"], ['Says "hi", often.\nLaughs.', 30], ["Sings.", 41]])
     import_pool([str(source)], "personality", str(out), ["name", "age"])
-    assert read_pool_files([str(out)]) == ['Says "hi", often. Laughs. 30', "Sings. 41"]
+    assert texts_of(out) == ['Says "hi", often. Laughs. 30', "Sings. 41"]
 
 
 @pytest.mark.parametrize(
     ("name", "data", "columns", "said"),
     [
         ("x.csv", b"a,b\n1,2\n", ["c"], r"x\.csv: no column c, expected one of a, b"),
-        ("x.csv", b"a,b\n1,2\n", [], r"x\.csv: expected --columns, some of a, b"),
+        ("x.csv", b"a,b\n1,2\n", [], r"x\.csv:1: expected a JSON string"),
         ("x.csv", b"a\n\xff\n", ["a"], r"x\.csv: cannot be read"),
         ("x.parquet", b"none", ["a"], r"x\.parquet: cannot be read"),
         ("x.jsonl", b'{"a": "t"}\n{"b": "t"}\n', ["a"], r"x\.jsonl:2: no column a, expected .* b"),
@@ -192,16 +210,123 @@ def test_a_folder_without_a_data_set_is_named(tmp_path):
         import_pool([str(tmp_path)], "profile", str(tmp_path / "pool.jsonl"), ["a"])
 
 
-def test_many_rows_are_not_held_in_memory(tmp_path):
+def test_many_rows_are_not_held_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(found, "_SAMPLE", 100)
     source = tmp_path / "many.parquet"
-    text = "word " * 200  # a kilobyte each
+    text = "word" * 500  # two kilobytes each
     with pq.ParquetWriter(source, pa.schema([("persona", pa.string())])) as writer:
-        for start in range(0, 60_000, 2_000):
-            texts = [f"{text}{number}" for number in range(start, start + 2_000)]
+        for start in range(0, 20_000, 2_000):
+            texts = [f"{text} {number}" for number in range(start, start + 2_000)]
             writer.write_table(pa.table({"persona": texts}))
     tracemalloc.start()
     report = import_pool([str(source)], "profile", str(tmp_path / "pool.jsonl"), ["persona"])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert report.kept == 60_000
-    assert peak < 25 << 20
+    assert (report.kept, report.examined) == (20_000, 100)
+    assert peak < 20 << 20
+
+
+def test_both_pools_come_from_one_file_and_keep_the_ids(tmp_path):
+    reports = import_pools(
+        [str(as_parquet(tmp_path))], str(tmp_path / "out"), Columns(["persona"], ["skills"], "id")
+    )
+    assert texts_of(tmp_path / "out" / "personalities.jsonl") == ["Can swim. Reads maps."]
+    profiles = read_pool_files([str(tmp_path / "out" / "profiles.jsonl")])
+    assert [entry.given_id for entry in profiles] == ["a", "b", "c"]
+    assert reports["personality"].read == 2
+
+
+def test_whole_personas_are_read_back(tmp_path):
+    out = tmp_path / "personas.jsonl"
+    columns = Columns(["persona", "age"], ["skills"], "id")
+    report = import_personas([str(as_jsonl(tmp_path))], str(out), columns)
+    assert [tuple(persona) for persona in read_personas([str(out)])] == [
+        ("Sells fish. 30", "Can swim. Reads maps.", "a"),
+        ("Räumt gern auf. 41", "", "b"),
+        ("Любит море. 52", "", "c"),
+    ]
+    assert (report.read, report.kept, report.off_topic) == (4, 3, None)
+
+
+def test_one_id_of_two_texts_is_refused(tmp_path):
+    source = tmp_path / "x.jsonl"
+    source.write_text('{"id": 1, "t": "One."}\n{"id": 1, "t": "Two."}\n')
+    with pytest.raises(UserError, match="id 1: two different texts"):
+        import_pool([str(source)], "profile", str(tmp_path / "out"), ["t"], "id")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_array_of_objects_is_read_element_by_element(tmp_path, monkeypatch, packed):
+    monkeypatch.setattr(records, "_CHUNK", 7)
+    name = "x.json.gz" if packed else "x.json"
+    data = json.dumps(ROWS, ensure_ascii=False, indent=1).encode("utf-8-sig")
+    (tmp_path / name).write_bytes(gzip.compress(data) if packed else data)
+    out = tmp_path / "pool.jsonl"
+    import_pool([str(tmp_path / name)], "profile", str(out), ["persona", "skills"])
+    assert texts_of(out) == WHOLE
+
+
+def test_a_broken_array_is_named_by_its_element(tmp_path):
+    (tmp_path / "x.json").write_text('[{"a": "one"}, {"a": ')
+    with pytest.raises(UserError, match=r"x\.json: element 2 of the array: broken JSON"):
+        import_pool([str(tmp_path / "x.json")], "profile", str(tmp_path / "out"), ["a"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.fixed_dictionaries({"a": TEXTS, "b": st.lists(TEXTS)}), min_size=1),
+    chunk=st.integers(1, 50),
+)
+def test_every_form_of_file_says_the_same(tmp_path_factory, rows, chunk):
+    folder = tmp_path_factory.mktemp("forms")
+    (folder / "x.json").write_text(json.dumps(rows))
+    (folder / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pq.write_table(pa.Table.from_pylist(rows), folder / "x.parquet")
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "_CHUNK", chunk)
+        for suffix in ("json", "jsonl", "parquet"):
+            read = records.read_records(str(folder / f"x.{suffix}"), ["a"], ["b"])
+            said.append([row for _, row in read])
+    assert said == [rows] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("She works in the harbor and keeps bees.", "en"),
+        ("Er arbeitet nicht gern und liest mit seiner Tochter.", "de"),
+        ("Elle vit dans une maison avec les enfants.", "fr"),
+        ("Она любит море и не пьёт чай.", "ru"),
+        ("彼女は海が好きです。", "ja"),
+        ("她喜欢大海。", "zh"),
+        ("Bergsteigerin", "latin"),
+        ("42", "none"),
+    ],
+)
+def test_languages_are_told_by_script_and_common_words(text, language):
+    assert language_of(text) == language
+
+
+def test_near_repeats_are_counted_and_others_are_not():
+    words = [f"word{number}" for number in range(400)]
+    draw = random.Random(1)
+    near = far = 0
+    for number in range(200):
+        repeats = Repeats()
+        base = draw.sample(words, 60)
+        assert not repeats.nearly_seen(" ".join(base))
+        near += repeats.nearly_seen(" ".join([*base[:58], f"new{number}"]))
+        far += repeats.nearly_seen(" ".join(draw.sample(words, 60)))
+    assert near > 180
+    assert far == 0
+
+
+@given(values=st.lists(st.integers(0, (1 << 64) - 1)))
+def test_hashes_know_what_they_have_seen(values):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aloe.personas.duplicates._UNSORTED", 4)
+        seen, known = Hashes(), set()
+        for value in [*values, *values]:
+            assert seen.add(value) == (value not in known)
+            known.add(value)

@@ -1,0 +1,136 @@
+"""Replies of a given conversation, scored one by one as those of the benchmark are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from aloe.config import Config
+from aloe.engines import Engine, Message
+from aloe.engines.actors import EngineWorker
+from aloe.engines.board import BoardLink
+from aloe.engines.pool import Pools
+from aloe.errors import CallFailed, WorldFault
+from aloe.evaluation.case import Case, error_row
+from aloe.roles import expected_score, persona_of, prompts_of, score, within
+from aloe.schema import ERRORS, GIVEN, SCORES, derive_seed
+from aloe.storage import Store
+from aloe.storage.slices import read_slice
+
+POLICY = "given"
+"""Name of whoever wrote the replies."""
+
+Row = dict[str, Any]
+
+
+class Stopped(Exception):
+    """A reply may not be scored now."""
+
+
+async def judge_replies(
+    case: Case, messages: Sequence[Message], judge: Engine, tries: int
+) -> tuple[list[Row], list[Row]]:
+    """Score every reply of one conversation.
+
+    Returns:
+        Rows of `aloe.schema.SCORES`, one per reply; and, where a call failed for good, a row of
+        ERRORS instead of all of them.
+    """
+    engine = within({"judge": judge}, case.case_id)["judge"]
+    rows: list[Row] = []
+    for turn, place in enumerate(range(1, len(messages), 2), start=1):
+        said, heard = messages[place]["content"], messages[:place]
+        seed = derive_seed(case.seed, case.case_id, turn)
+        try:
+            rating = await score(engine, case.persona, heard, said, tries, seed, case.prompts)
+        except CallFailed as error:
+            spent = [call for row in rows for call in row["calls"]]
+            return [], [error_row(case, turn, error, spent)]
+        rows.append(
+            {
+                "case_id": case.case_id,
+                "policy": case.policy,
+                "persona_id": case.persona.persona_id,
+                "turn": turn,
+                "user": heard[-1]["content"],
+                "reply": said,
+                "reasoning": None,
+                "finish_reason": None,
+                "score": expected_score(rating.value),
+                "probabilities": rating.value,
+                "calls": [rating.call],
+            }
+        )
+    return rows, []
+
+
+class JudgeWorker(EngineWorker):
+    """Judges a part of the conversations per row and writes it when all of it is done."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        folder: str,
+        part_size: int,
+        pools: Pools,
+        board: BoardLink | None = None,
+    ) -> None:
+        """``folder`` holds ``conversations.parquet``, of which a part is ``part_size`` rows."""
+        self._config, self._store, self._folder = config, store, folder
+        self._part_size = part_size
+        name = config.roles.judge
+        self._roles = {"judge": name}
+        super().__init__(
+            {name: config.models[name]},
+            pools,
+            config.evaluation.actors,
+            board,
+            config.judge,
+            config.run.patience_s,
+        )
+
+    async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        part, size, fault = int(batch["part"][0]), int(batch["size"][0]), ""
+        done = 0
+        if await self.may_start():
+            try:
+                await self._judge(part, size)
+                done = size
+            except Stopped:
+                pass
+            except WorldFault as error:  # raised, it would end what others have in flight
+                fault = str(error)
+        self.teller.flush()
+        yield {"part": [part], "judged": [done], "fault": [self.fault or fault]}
+
+    async def _judge_one(self, row: Row) -> tuple[list[Row], list[Row]]:
+        seed = self._config.run.seed
+        case = Case(row["case_id"], POLICY, persona_of(row), seed, prompts_of(self._config))
+        async with self.conversation(case.case_id, self._roles) as engines:
+            if not await self.may_start():
+                raise Stopped
+            tries = self._config.evaluation.tries
+            return await judge_replies(case, row["messages"], engines["judge"], tries)
+
+    async def _judge(self, part: int, size: int) -> None:
+        file, first = f"{self._folder}/conversations.parquet", part * self._part_size
+        places = np.arange(first, first + size)
+        table = await self.store(read_slice, self._store, file, GIVEN, places)
+        work = [self._judge_one(row) for row in table.to_pylist()]
+        found = await asyncio.gather(*work, return_exceptions=True)
+        for failure in found:
+            if isinstance(failure, BaseException):
+                raise failure
+        judged = [pair for pair in found if not isinstance(pair, BaseException)]
+        scores = [row for rows, _ in judged for row in rows]
+        errors = [row for _, rows in judged for row in rows]
+        name = f"{part:08d}.parquet"
+        if errors:
+            await self.store(
+                self._store.write_table, f"{self._folder}/errors/{name}", errors, ERRORS
+            )
+        await self.store(self._store.write_table, f"{self._folder}/scores/{name}", scores, SCORES)
