@@ -148,7 +148,7 @@ def test_seeds_may_be_texts_or_lists_and_in_a_table(tmp_path):
         ('{"kind": "profile", "text": []}', "expected some text"),
         ('{"kind": "profile", "text": 3}', "expected some text"),
         ('{"kind": "profile", "text": "\\ud800"}', "surrogate"),
-        ('"A plain string."', "not an object"),
+        ('"A plain string."', "expected a JSON object"),
         ("{", "seeds.jsonl:1"),
         (b"\xff", "seeds.jsonl:1"),
     ],
