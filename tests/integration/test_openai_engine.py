@@ -214,7 +214,7 @@ def test_the_deadline_ends_a_call_that_never_succeeds(reply, cause):
     start = time.monotonic()
     with ChatServer(lambda post: reply).running() as server:
         error = fail(server, deadline_s=1.0, timeout_s=0.1)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 5
     assert error.passes
     assert "remote: given up after" in str(error)
     assert f"(deadline_s 1); last cause: {cause}" in str(error)
