@@ -44,8 +44,7 @@ def given_table(results: Mapping[str, Any]) -> Table:
     """Table of ``manifest.results`` of judged conversations: AL(k) by turn, then what follows."""
     low, high = results["scale"]
     table = Table(
-        title=f"Alignment of {results['conversations']} given conversations with "
-        f"{results['personas']} personas (judge's scale {low}-{high})",
+        title=f"Given conversations ({low}-{high})",
         box=box.SIMPLE,
         pad_edge=False,
     )
@@ -57,8 +56,9 @@ def given_table(results: Mapping[str, Any]) -> Table:
     for (_, heading, _), cell in zip(_COLUMNS, _cells(results), strict=True):
         if cell:
             table.add_row(heading, cell)
+    table.caption = f"{results['conversations']} conversations, {results['personas']} personas"
     if results["shorter"]:
-        table.caption = f"{results['shorter']} conversations of fewer replies are not in it"
+        table.caption += f"; {results['shorter']} with fewer replies do not count"
     return table
 
 
