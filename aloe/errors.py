@@ -34,8 +34,20 @@ class ThoughtOnly(MalformedAnswer):
     """A model thought until its tokens were spent; another try has more (``thinking_tokens``)."""
 
 
-class ContextExceeded(EngineError):
-    """The prompt leaves no room for an answer in the model's context; so will every other try."""
+class Hopeless(EngineError):
+    """An engine could not answer one call, and no other try of it can work."""
+
+
+class ContextExceeded(Hopeless):
+    """The prompt leaves no room for an answer in the model's context."""
+
+
+class Poisoned(Hopeless):
+    """Engines die of this call."""
+
+
+class Unanswerable(Hopeless):
+    """A server refuses this call alone, whatever the time, while it answers others."""
 
 
 class WorldFault(Exception):
@@ -43,11 +55,12 @@ class WorldFault(Exception):
 
     Attributes:
         passes: whether it may pass by itself, so that waiting is worth it (``run.patience_s``).
+        after_s: seconds that whoever refuses asks to wait.
     """
 
-    def __init__(self, message: str, passes: bool) -> None:
-        super().__init__(message, passes)  # both, so that it survives pickling
-        self.passes = passes
+    def __init__(self, message: str, passes: bool, after_s: float = 0.0) -> None:
+        super().__init__(message, passes, after_s)  # all, so that it survives pickling
+        self.passes, self.after_s = passes, after_s
 
     def __str__(self) -> str:
         return str(self.args[0])

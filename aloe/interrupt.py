@@ -53,6 +53,19 @@ def rearm() -> None:
         signal.signal(signal.SIGTERM, _on_terminate)
 
 
+@contextmanager
+def beside_other_handlers() -> Iterator[None]:
+    """Take the handlers back after the block; Ray's exit with the signal's number meanwhile."""
+    try:
+        yield
+    except SystemExit as left:
+        if left.code == signal.SIGTERM:
+            raise Terminated from left
+        raise
+    finally:
+        rearm()
+
+
 def raise_if_interrupted() -> None:
     """To be called now and then by the main thread's long loops.
 

@@ -21,7 +21,7 @@ from aloe.config_file import dump_config
 from aloe.engines import check_models
 from aloe.engines.embedded import check_checkpoint
 from aloe.engines.kept import kept, kept_engines
-from aloe.errors import NotResumable
+from aloe.errors import NotResumable, UserError, WorldFault
 from aloe.placement import Kind, kinds_of, training_fits
 from aloe.progress import say
 from aloe.roles import prompts_of
@@ -205,9 +205,11 @@ def retry_failed(config: Config, store: Store, name: str) -> None:
         say(f"{name}: failed items stay, as {read[0]} has been made from the others")
         return
     module, function = RETRIED[name].split(":")
+    replace(manifest, complete=False).save(store)  # first: a kill in between loses nothing
     owed = getattr(import_module(module), function)(store)
-    if owed:
-        replace(manifest, complete=False).save(store)
+    if not owed:
+        manifest.save(store)
+    else:
         say(f"{name}: {owed} failed items are tried again", stage=name, retried=owed)
 
 
@@ -312,7 +314,7 @@ def check_servers(config: Config) -> None:
         UserError, StageStopped: see `probe_models`.
     """
     stages = stages_of(config)
-    check_models(speakers_of(config, list(roles_of(config, stages))).values())
+    _check_models(speakers_of(config, list(roles_of(config, stages))), begun=False)
     found = probe_models(config, stages)
     if not any(one.requests for one in found):
         show_probe(found)
@@ -333,11 +335,22 @@ def _note_samplers(config: Config, store: Store, name: str, manifest: Manifest) 
     return replace(manifest, results=noted).save(store)
 
 
+def _check_models(models: Mapping[str, ModelConfig], begun: bool) -> None:
+    """`check_models`; a server that does not answer is bad input, but not once a run has begun."""
+    try:
+        check_models(models.values())
+    except WorldFault as fault:
+        if begun:
+            raise
+        raise UserError(str(fault)) from fault
+
+
 def prepare(config: Config, store: Store, stages: list[str]) -> None:
     """Check everything that can be checked without a model.
 
     Raises:
         UserError: see `run_all`.
+        WorldFault: a server that was there when the run began does not answer.
     """
     prompts_of(config)
     names: list[str] = []
@@ -352,7 +365,7 @@ def prepare(config: Config, store: Store, stages: list[str]) -> None:
         check_start(config)
     if {"dialogue", "evaluation", "training/ppo"} & set(stages):
         names += config.roles.model_dump().values()
-    check_models(speakers_of(config, names).values())
+    _check_models(speakers_of(config, names), begun=store.exists("run.json"))
     if any(stage.startswith("training") for stage in stages):
         check_checkpoint(config.training.base)
     check_address(config.ray)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aloe.errors import UserError
-from aloe.interrupt import rearm
+from aloe.interrupt import beside_other_handlers
 from aloe.machine import machine_has_gpu, usable_cores
 from aloe.processes import OFF, forks, preload, python_of_workers, reap
 
@@ -96,29 +96,29 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
         preload(modules)
     if address:
         try:
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **(copied if config.fork_server and forks() else {}),
-            )
+            with beside_other_handlers():
+                ray.init(
+                    address=address,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    **(copied if config.fork_server and forks() else {}),
+                )
         except ConnectionError as error:
             raise UserError(f"ray.address {address}: no Ray cluster answers there") from error
-        rearm()
         return
     check_temporary()
     reap()
-    ray.init(
-        address="local",  # None would join what somebody else started on this machine
-        num_cpus=config.num_cpus or max(4, usable_cores()),
-        num_gpus=None if machine_has_gpu() else config.logical_gpus,
-        object_store_memory=config.object_store_mib << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        **(copied if forks() else {}),
-    )
-    rearm()
+    with beside_other_handlers():
+        ray.init(
+            address="local",  # None would join what somebody else started on this machine
+            num_cpus=config.num_cpus or max(4, usable_cores()),
+            num_gpus=None if machine_has_gpu() else config.logical_gpus,
+            object_store_memory=config.object_store_mib << 20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **(copied if forks() else {}),
+        )
 
 
 def has_resources(gpus: float, cpus: float) -> bool:

@@ -158,14 +158,20 @@ def missing_parts(store: Store, plan: Plan) -> list[int]:
     return [part for part in range(plan.parts) if f"{plan.name(part)}.json" not in final]
 
 
-def count_start(store: Store, part: str, turns: int) -> int:
-    """How often in a row, this time included, the part was begun with as many finished turns.
+def starts_of(store: Store, part: str, turns: int) -> int:
+    """How often in a row the part was begun with as many finished turns.
 
     A part that ends its actor each time gets nowhere; one that is merely interrupted gets on.
     """
     name = f"{STAGE}/open/{part}/starts.json"
     before = json.loads(store.read_text(name)) if store.exists(name) else {"turns": -1}
-    starts = before["starts"] + 1 if before["turns"] == turns else 1
+    return int(before["starts"]) if before["turns"] == turns else 0
+
+
+def count_start(store: Store, part: str, turns: int) -> int:
+    """The first of a part's trees is begun; returns `starts_of` with it."""
+    starts = starts_of(store, part, turns) + 1
+    name = f"{STAGE}/open/{part}/starts.json"
     store.write_text(name, json.dumps({"turns": turns, "starts": starts}))
     return starts
 

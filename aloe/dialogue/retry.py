@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import count
-
 from aloe.dialogue import parts
 from aloe.dialogue.log import STAGE, read_log, write_log
 from aloe.dialogue.rows import CONTEXT
-from aloe.schema import ERRORS, NODES
+from aloe.schema import ERRORS, NODES, stable_id
 from aloe.storage import Store
 
 
@@ -40,10 +38,10 @@ def _forget_ends(store: Store, part: str) -> int:
     failed = [row for row in ends if row["kind"] != CONTEXT]
     if not failed:
         return 0
-    there = store.finished(STAGE, "retried")
-    name = next(name for n in count() if (name := f"{part}-{n}") not in there)
-    store.write_table(f"{STAGE}/retried/{name}.parquet", failed, ERRORS)
     before = [name for name in store.names(STAGE, "open", part) if name.endswith(".ends")]
+    # By its content: a kill before the next lines leads to the same file again.
+    name = f"{part}-{stable_id(failed)}"
+    store.write_table(f"{STAGE}/retried/{name}.parquet", failed, ERRORS)
     write_log(store, part, log.files, (), [row for row in ends if row["kind"] == CONTEXT])
     for stale in before:
         store.remove(STAGE, "open", part, stale)

@@ -128,4 +128,4 @@ async def grow_tree(
 
 def _by_branch(ended: Mapping[int, Row]) -> list[Row]:
     """Rows of ends by branch."""
-    return [ended[branch] for branch in sorted(ended)]
+    return [ended[branch] for branch in sorted(ended, key=lambda branch: branch or 0)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -62,6 +62,7 @@ class RolloutWorker(EngineWorker):
             except WorldFault as error:  # raised, it would end what others have in flight
                 fault = str(error)
         self.teller.flush()
+        await self.hold_back()
         yield {"part": [number], "trees": [trees], "fault": [self.fault or fault]}
 
     async def _roll_out(self, number: int) -> parts.Summary:
@@ -78,17 +79,25 @@ class RolloutWorker(EngineWorker):
         seeds = [self._seed(row, history) for row, history in zip(personas, before_it, strict=True)]
         grown, ends, files = await self.store(read_log, self._store, part)
         ended = sum(map(len, [*grown.values(), *ends.values()]))
-        starts = await self.store(parts.count_start, self._store, part, ended)
+        starts = await self.store(parts.starts_of, self._store, part, ended)
         before = [Tree(grown.get(seed.tree_id, []), ends.get(seed.tree_id, [])) for seed in seeds]
-        if starts > _STARTS:
+        if starts >= _STARTS:
             trees = [
                 self._given_up(seed, tree, starts) for seed, tree in zip(seeds, before, strict=True)
             ]
         else:
             log = TurnLog(partial(self._log, part), files, is_s3(self._store.root))
+            begun = False
+
+            async def begin() -> None:  # not before: a part may wait long for room
+                nonlocal begun
+                if not begun:
+                    begun = True
+                    await self.store(parts.count_start, self._store, part, ended)
+
             found = await asyncio.gather(
                 *(
-                    self._grow(log, seed, tree, number == index == 0)
+                    self._grow(log, begin, seed, tree, number == index == 0)
                     for index, (seed, tree) in enumerate(zip(seeds, before, strict=True))
                 ),
                 return_exceptions=True,  # nobody is cancelled in the middle of a turn
@@ -117,8 +126,15 @@ class RolloutWorker(EngineWorker):
                 await asyncio.to_thread(parts.forget_start, self._store, part)
             raise [*faults, *in_order][0]
 
-    async def _grow(self, log: TurnLog, seed: TreeSeed, before: Tree, shown: bool) -> Tree:
-        """Grow a tree to its end; ``shown`` while it grows."""
+    async def _grow(
+        self,
+        log: TurnLog,
+        begin: Callable[[], Awaitable[None]],
+        seed: TreeSeed,
+        before: Tree,
+        shown: bool,
+    ) -> Tree:
+        """Grow a tree to its end; ``begin`` when there is room for it, ``shown`` while it grows."""
         each = nodes_per_turn(self._config.dialogue)
         self.teller.turn(len(before.rows) // each, 0)  # of a start before
         known = {row["node_id"] for row in before.rows}
@@ -136,6 +152,7 @@ class RolloutWorker(EngineWorker):
             await log.keep(ends=ends)
 
         async with self.conversation(seed.tree_id, self._roles) as engines:
+            await begin()
             return await grow_tree(
                 seed,
                 engines,
@@ -172,7 +189,7 @@ class RolloutWorker(EngineWorker):
             "branch": None,
             "role": None,
             "kind": "ActorDied",
-            "message": f"the actor ended {starts - 1} times while this tree was open",
+            "message": f"the actor ended {starts} times while this tree was open",
             "calls": [],
         }
         return Tree(tree.rows, [*tree.ends, row])

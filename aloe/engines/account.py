@@ -7,10 +7,11 @@ the driver reads the board, shows the sums and writes them into the ledger.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from aloe.config import Config
-from aloe.errors import StageStopped
+from aloe.errors import StageStopped, WorldFault
 from aloe.storage import Store, Usage
 from aloe.storage.spending import note_spent, spent_by_stage
 
@@ -72,10 +73,11 @@ class Account:
             self.note()
 
     def note(self) -> None:
-        """Write the ledger."""
+        """Write the ledger. A store that does not take it now gets it with the next one."""
         self._noted_at = time.monotonic()
         if self._since.calls:
-            note_spent(self._store, self._stage, self._before + self._since)
+            with suppress(WorldFault):
+                note_spent(self._store, self._stage, self._before + self._since)
 
     @property
     def open(self) -> bool:

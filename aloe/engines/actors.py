@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_HOLD_BACK_S = 5.0
 _OBSERVE_EVERY_S = 0.5
 _CONVERSATIONS = 64
 """Most conversations of an actor whose models set no bound of their own."""
@@ -128,6 +129,15 @@ class EngineWorker:
             finally:
                 self._speakers.release(name)
                 self.teller.flush()
+
+    async def hold_back(self) -> None:
+        """Keep a row that cannot be done here, while other actors do theirs.
+
+        Given back at once, it would be followed by the next, until all were used up by the one
+        actor whose machine has lost its way to a server.
+        """
+        while self.fault and await self.teller.others_get_on():
+            await asyncio.sleep(_HOLD_BACK_S)
 
     @property
     def fault(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from aloe.chat.message import Message
 
@@ -114,4 +114,13 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give back processes and connections; no call is in flight any more."""
+        ...
+
+
+@runtime_checkable
+class Looking(Protocol):
+    """An engine that can find out whether anybody is there."""
+
+    async def look(self) -> None:
+        """Raises WorldFault if nobody is."""
         ...

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from aloe.storage import Usage
 _TELL_EVERY_S = 1.0
 _LOOK_EVERY_S = 1.0
 _ANSWER_S = 10.0
+_GETS_ON_S = 60.0
+"""Seconds within which a worker that gets on has finished a turn."""
 
 
 class Board:
@@ -29,9 +32,13 @@ class Board:
         self._turns = self._tokens = 0
         self._spent, self._unread = Usage(), Usage()
         self._facts: list[tuple[str, dict[str, str]]] = []
+        self._last_turn: dict[str, float] = {}
+        self._held_back: set[str] = set()
 
-    def add(self, turns: int, tokens: int, spent: Usage) -> None:
-        """Some turns are finished, and so much was spent on calls."""
+    def add(self, turns: int, tokens: int, spent: Usage, who: str = "") -> None:
+        """Some turns are finished by a worker, and so much was spent on calls."""
+        if turns:
+            self._last_turn[who] = time.monotonic()
         self._turns += turns
         self._tokens += tokens
         self._spend(spent)
@@ -40,6 +47,13 @@ class Board:
         """So much more was spent; whether another turn may start."""
         self._spend(spent)
         return self._allowance.covers(self._spent)
+
+    def others_get_on(self, who: str) -> bool:
+        """Whether workers that can go on do; this one cannot any more."""
+        self._held_back.add(who)
+        since = time.monotonic() - _GETS_ON_S
+        others = self._last_turn.keys() - self._held_back
+        return any(self._last_turn[other] > since for other in others)
 
     def _spend(self, usage: Usage) -> None:
         self._spent += usage
@@ -75,6 +89,7 @@ class Teller:
         self._bounded = link is not None and link.bounded
         self._turns, self._tokens, self._spent = 0, 0, Usage()
         self._told_at = time.monotonic()
+        self._who = uuid.uuid4().hex
 
     def turn(self, turns: int, tokens: int) -> None:
         """Some turns are finished."""
@@ -104,10 +119,20 @@ class Teller:
         except RayActorError:
             return False
 
+    async def others_get_on(self) -> bool:
+        """Whether other workers finish turns, where this one cannot any more."""
+        from ray.exceptions import RayActorError
+
+        with suppress(RayActorError):
+            return self._board is not None and bool(
+                await self._board.others_get_on.remote(self._who)
+            )
+        return False
+
     def flush(self) -> None:
         """Tell what has not been told."""
         if self._board is not None and (self._turns or self._tokens or self._spent.calls):
-            self._board.add.remote(self._turns, self._tokens, self._spent)
+            self._board.add.remote(self._turns, self._tokens, self._spent, self._who)
         self._turns, self._tokens, self._spent = 0, 0, Usage()
         self._told_at = time.monotonic()
 

@@ -75,6 +75,7 @@ def refused(
     now: float,
     probe: bool = False,
     since: float | None = None,
+    after_s: float = 0.0,
 ) -> Breaker:
     """The state after a call met a `WorldFault`, or hears of one that it still works on.
 
@@ -82,18 +83,21 @@ def refused(
         passes: whether it may pass by itself.
         probe: the call was the probe.
         since: when nobody was answered for the first time; ``now`` if not given.
+        after_s: how long it asks to wait; beyond the end of patience that is not begun.
     """
     if state.stopped:
         return state
     began = state.since if state.since is not None else now if since is None else since
-    if not passes or now >= began + state.patience_s:
+    if not passes or now + after_s >= began + state.patience_s:
         return stop(replace(state, reason=reason, since=began))
     if state.since is None:
-        return replace(state, since=began, probe_at=now + _FIRST_PAUSE_S, reason=reason)
-    if not probe:
-        return state  # one of those that were on their way
+        probe_at = now + max(_FIRST_PAUSE_S, after_s)
+        return replace(state, since=began, probe_at=probe_at, reason=reason)
+    if not probe:  # one of those that were on their way
+        return replace(state, probe_at=max(state.probe_at, now + after_s)) if after_s else state
     pause_s = min(2 * state.pause_s, _LONGEST_PAUSE_S)
-    return replace(state, pause_s=pause_s, probe_at=now + pause_s, probing=False, reason=reason)
+    probe_at = now + max(pause_s, after_s)
+    return replace(state, pause_s=pause_s, probe_at=probe_at, probing=False, reason=reason)
 
 
 def answered(state: Breaker) -> Breaker:

@@ -23,7 +23,7 @@ class Lease:
 
     def __init__(self) -> None:
         self._user = uuid.uuid4().hex
-        self._held: dict[Any, bool] = {}
+        self._held: list[Any] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
@@ -43,7 +43,7 @@ class Lease:
         except ray.exceptions.RayActorError:
             joined = False
         if joined:
-            self._held = {**self._held, replica: self._held.get(replica, False) or is_new}
+            self._held = [*self._held, replica]
         return bool(joined)
 
     def end(self) -> None:
@@ -54,12 +54,10 @@ class Lease:
         leaving = {replica.leave.remote(self._user): replica for replica in self._held}
         if not leaving:
             return
-        left, silent = ray.wait(list(leaving), num_returns=len(leaving), timeout=_CLOSE_WITHIN_S)
+        # One that does not answer is not even placed: it ends when nobody has renewed its lease.
+        left, _ = ray.wait(list(leaving), num_returns=len(leaving), timeout=_CLOSE_WITHIN_S)
         for answer in left:
             if _was_last(answer):
-                ray.kill(leaving[answer])
-        for answer in silent:  # not even placed
-            if self._held[leaving[answer]]:
                 ray.kill(leaving[answer])
 
     def _renew(self) -> None:
@@ -85,9 +83,15 @@ class Users:
         self._until[user] = now + LEASE_S
         return True
 
+    def called(self, now: float) -> None:
+        """Somebody's call is answered: that is a user too, whose driver may be held up."""
+        if not self._closing:
+            self._until[""] = now + LEASE_S
+
     def leave(self, user: str, now: float) -> bool:
         """Whether nobody is left: then it closes."""
         self._until.pop(user, None)
+        self._until.pop("", None)
         return self.nobody(now)
 
     def nobody(self, now: float) -> bool:

@@ -35,6 +35,7 @@ from aloe.progress import say
 if TYPE_CHECKING:
     from openai import APIStatusError
 
+_LISTED_WITHIN_S = 10.0
 _EMPTY_ANSWERS = 5
 """Answers without a message after which a call is given up: it may be its prompt."""
 _WELL_WITHIN = 0.25
@@ -47,9 +48,11 @@ _JITTER = wait_random_exponential(multiplier=0.5, max=30)
 class _Again(Exception):
     """An attempt failed, and the same call may be answered later."""
 
-    def __init__(self, cause: str, busy: bool = False, retry_after: float = 0.0) -> None:
+    def __init__(
+        self, cause: str, busy: bool = False, retry_after: float = 0.0, items: bool = False
+    ) -> None:
         super().__init__(cause)
-        self.busy, self.retry_after = busy, retry_after
+        self.busy, self.retry_after, self.items = busy, retry_after, items
 
 
 @dataclass
@@ -133,6 +136,20 @@ class OpenAIEngine:
             raise self._given_up(call, cause) from cause.__cause__
         return self._completion(said, request, time.monotonic() - call.begun_at)
 
+    async def look(self) -> None:
+        """Ask for one word, once: whether anybody is there.
+
+        Raises:
+            WorldFault: nobody answers.
+            EngineError: somebody does, but not this.
+        """
+        hello = Request([{"role": "user", "content": "Hello"}], max_tokens=16)
+        try:
+            await self._send(_Call(next(self._numbers)), hello)
+        except _Again as cause:
+            fault = WorldFault(f"{self._name}: {cause}", passes=True, after_s=cause.retry_after)
+            raise fault from cause.__cause__
+
     def load(self) -> Load:
         return Load(self._gate.inside, self._gate.waiting, self._gate.bound.limit)
 
@@ -151,7 +168,8 @@ class OpenAIEngine:
                 said = await self._send(call, request)
             except _Again as cause:
                 call.cause = cause
-                self._trouble(f"{self._name}: {cause}")
+                if not cause.items:
+                    self._trouble(f"{self._name}: {cause}")
                 if cause.busy:
                     gate.bound = backoff.busy(gate.bound, sent_at, time.monotonic())
                 if 0 < cause.retry_after < self._model.deadline_s:
@@ -176,7 +194,7 @@ class OpenAIEngine:
                 call.empty += none.items
                 if call.empty >= _EMPTY_ANSWERS:
                     raise MalformedAnswer(f"{self._name}: {none}") from none
-                raise _Again(str(none)) from none
+                raise _Again(str(none), items=none.items) from none
             except Complained as error:
                 self._judge(error, error.complaint, request, body)
             except _failures() as error:
@@ -254,7 +272,7 @@ class OpenAIEngine:
         well = now - self._answered_at < _WELL_WITHIN * self._model.deadline_s
         if well and not cause.busy:
             return EngineError(message)
-        return WorldFault(message, passes=True)
+        return WorldFault(message, passes=True, after_s=cause.retry_after)
 
     def _unasked(self) -> Completion:
         """What a choice comes to where the server gives no log-probs: no call is made."""
@@ -350,7 +368,8 @@ def check_server(model: OpenAIModel) -> None:
     """Ask the server for its models.
 
     Raises:
-        UserError: no key in the environment, nobody answers, or the key is refused.
+        UserError: no key in the environment, or it is refused.
+        WorldFault: nobody answers.
     """
     list_models(model)
 
@@ -368,7 +387,7 @@ def list_models(model: OpenAIModel) -> list[str]:
     with OpenAI(
         base_url=model.base_url,
         api_key=_key(model),
-        timeout=3,
+        timeout=_LISTED_WITHIN_S,
         max_retries=0,
         default_headers=_headers(model),
         http_client=DefaultHttpxClient(trust_env=not is_loopback(model.base_url)),
@@ -376,7 +395,8 @@ def list_models(model: OpenAIModel) -> list[str]:
         try:
             body = client.get("/models", cast_to=httpx.Response).json()
         except APIConnectionError as error:
-            raise UserError(f"{where}: cannot be reached ({error.__cause__ or error})") from error
+            told = f"{where}: cannot be reached ({error.__cause__ or error})"
+            raise WorldFault(told, passes=True) from error
         except APIStatusError as error:
             if error.status_code in (401, 403):
                 raise UserError(f"{where}: refuses the key in {model.api_key_env}") from error

@@ -92,12 +92,12 @@ def verdict(complaint: Complaint, sent: frozenset[str]) -> Verdict:
         return Verdict.ITEM if _FILTERED.search(words) else Verdict.KEY
     if _TOO_LONG.search(words):
         return Verdict.TOO_LONG
+    if "not_found" not in complaint.code and refused_parameter(complaint, sent):
+        return Verdict.PARAMETER
     if status == 404 or _NO_MODEL.search(words):
         return Verdict.WORLD
     if status is None:
         return _unnumbered(words)
-    if refused_parameter(complaint, sent):
-        return Verdict.PARAMETER
     if status == 400 and _KEY.search(words):
         return Verdict.KEY
     return Verdict.ITEM

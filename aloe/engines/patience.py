@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from aloe.engines import breaker
 from aloe.engines.base import Completion, Engine, Load, Request
-from aloe.errors import EngineError, WorldFault
+from aloe.errors import EngineError, Unanswerable, WorldFault
 
 T = TypeVar("T")
 
@@ -27,6 +27,8 @@ class Patience:
         self._changed = asyncio.Event()
         self._answers = 0
         self._troubled_at: float | None = None
+        self.canary: Callable[[], Awaitable[None]] | None = None
+        """Asks once for what anybody would be answered; raises WorldFault if nobody is there."""
 
     @property
     def stopped(self) -> str | None:
@@ -42,7 +44,7 @@ class Patience:
         if self._troubled_at is None:
             self._troubled_at = now
         lasted_s = now - self._troubled_at
-        if lasted_s >= min(_TOLERATED_S, self._state.patience_s / 4):
+        if lasted_s >= _TOLERATED_S:
             since = self._troubled_at
             self._become(breaker.refused(self._state, reason, True, now, since=since), True)
 
@@ -51,7 +53,7 @@ class Patience:
 
         Raises:
             WorldFault: it did not pass.
-            EngineError: only this work is refused, while others are answered all the time.
+            Unanswerable: only this work is refused, while others are answered all the time.
             Exception: whatever else ``work`` raises.
         """
         refused_at, answers = None, 0
@@ -62,6 +64,9 @@ class Patience:
                 raise WorldFault(self._state.reason, passes=False)
             if step.do == "wait":
                 await self._wait(step.wait_s)
+                continue
+            if step.do == "probe" and self.canary is not None:
+                await self._send_canary()
                 continue
             probing = step.do == "probe"
             if probing:
@@ -74,12 +79,11 @@ class Patience:
                 return found
             except WorldFault as fault:
                 settled, now = True, time.monotonic()
-                state = breaker.refused(self._state, str(fault), fault.passes, now, probing)
-                self._become(state, fault.passes)
+                self._refused(fault, now, probing)
                 if refused_at is None:
                     refused_at, answers = now, self._answers
                 if now - refused_at > self._state.patience_s and self._answers > answers:
-                    raise EngineError(f"{fault}; others are answered meanwhile") from fault
+                    raise Unanswerable(f"{fault}; others are answered meanwhile") from fault
             except Exception:
                 settled = True
                 self._answer()  # an answer all the same: whoever gave it is there
@@ -88,22 +92,56 @@ class Patience:
                 if probing and not settled:  # cancelled
                     self._become(breaker.unprobed(self._state, time.monotonic()))
 
+    def _refused(self, fault: WorldFault, now: float, probing: bool) -> None:
+        state = breaker.refused(
+            self._state, str(fault), fault.passes, now, probing, after_s=fault.after_s
+        )
+        self._become(state, fault.passes)
+
+    async def _send_canary(self) -> None:
+        """Probe with a call that anybody would answer: not every call is."""
+        assert self.canary is not None
+        self._state = breaker.probe(self._state)
+        settled = False
+        try:
+            await self.canary()
+            settled = True
+            self._answer()
+        except WorldFault as fault:
+            settled = True
+            self._refused(fault, time.monotonic(), True)
+        except EngineError:
+            settled = True
+            self._answer()
+        finally:
+            if not settled:  # cancelled
+                self._become(breaker.unprobed(self._state, time.monotonic()))
+
     async def _while_asking(self, work: Awaitable[T]) -> T:
-        """The work's outcome, unless patience ends before.
+        """The work's outcome, unless patience ends before; meanwhile, a look now and then.
 
         Raises:
-            WorldFault: it did.
+            WorldFault: patience ended.
         """
         doing = asyncio.ensure_future(work)
         try:
             while not doing.done():
+                step = breaker.step(self._state, time.monotonic())
+                if step.do == "probe" and self.canary is not None:
+                    await self._send_canary()
+                    continue
+                if step.do == "stop" and not self._state.stopped:
+                    self._become(breaker.stop(self._state), True)
+                if self._exhausted:
+                    raise WorldFault(self._state.reason, passes=False)
                 changed = asyncio.ensure_future(self._changed.wait())
+                limit = step.wait_s if step.do == "wait" else None
                 try:
-                    await asyncio.wait({doing, changed}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(
+                        {doing, changed}, timeout=limit, return_when=asyncio.FIRST_COMPLETED
+                    )
                 finally:
                     changed.cancel()
-                if self._exhausted and not doing.done():
-                    raise WorldFault(self._state.reason, passes=False)
             return doing.result()
         finally:
             doing.cancel()

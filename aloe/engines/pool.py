@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from aloe.engines.base import Completion, Load, Request
 from aloe.engines.kept import kept, plain
 from aloe.engines.lease import Lease
 from aloe.engines.replica import UNPLACED, EngineReplica
-from aloe.errors import EngineDied, EngineError, UserError, WorldFault
+from aloe.errors import EngineDied, Poisoned, UserError, WorldFault
 from aloe.progress import say
 from aloe.runtime import has_resources
 from aloe.schema import stable_id
@@ -35,7 +35,7 @@ _LOOK_EVERY_S = 1.0
 _DEATHS_PER_CALL = 3
 """A call that was in so many engines when they were lost is given up: it may be what ends them."""
 _RESTART_S = 900.0
-"""For an engine to start again in, wherever Ray finds a place for it."""
+"""For Ray to find a place for an engine that starts again; its start then takes what it takes."""
 _CALLS_AT_ONCE = 4096
 
 
@@ -245,7 +245,7 @@ class PooledEngine:
         self._looking: asyncio.Task[None] | None = None
 
     async def complete(self, request: Request) -> Completion:
-        from ray.exceptions import RayActorError
+        from ray.exceptions import RayActorError, RayTaskError
 
         await self._look()
         for _ in range(_DEATHS_PER_CALL):
@@ -256,13 +256,15 @@ class PooledEngine:
             try:
                 completion: Completion = await self._replicas[home].complete.remote(request)
                 return completion
+            except RayTaskError as error:  # its class and words are of both
+                raise error.cause from error
             except RayActorError:
                 # Ray starts it again; where there are others, the conversation moves to one.
                 seat.lost = True
                 self._leave(request.conversation)
             finally:
                 seat.calls -= 1
-        raise EngineError(f"{self._name}: {_DEATHS_PER_CALL} engines were lost during this call")
+        raise Poisoned(f"{self._name}: {_DEATHS_PER_CALL} engines were lost during this call")
 
     async def _some_engine(self) -> None:
         """Return when an engine is there; while all are lost, ask for the first that comes back.
@@ -272,6 +274,8 @@ class PooledEngine:
         """
         given_up_at = time.monotonic() + _RESTART_S
         while all(seat.lost for seat in self._seats):
+            if await self._is_starting():
+                given_up_at = time.monotonic() + _RESTART_S
             if time.monotonic() > given_up_at:
                 raise WorldFault(
                     f"{self._name}: its engines are lost, and none came back in {_RESTART_S:.0f} s",
@@ -279,6 +283,17 @@ class PooledEngine:
                 )
             await asyncio.sleep(_LOOK_EVERY_S)
             await self._look()
+
+    async def _is_starting(self) -> bool:
+        """Whether an engine has a process again."""
+        from ray.exceptions import RayActorError
+
+        for replica in self._replicas:
+            with suppress(RayActorError, TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await replica.phase.remote()
+                    return True
+        return False
 
     def _home(self, conversation: str) -> int:
         if conversation in self._homes and self._seats[self._homes[conversation]].lost:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aloe.engines.supervised import SupervisedEngine
 
 _LOOK_EVERY_S = 2.0
+_GRACE_S = 30.0
 UNPLACED = "waiting for its process"
 """Phase of an engine that has not begun to start."""
 
@@ -44,8 +45,8 @@ class EngineReplica:
         itself = ray.get_runtime_context().current_actor
         while not self._users.nobody(time.monotonic()):
             time.sleep(_LOOK_EVERY_S)
-        if self._leaving:  # its last user ends it
-            return
+        if self._leaving:  # its last user ends it, unless that is killed meanwhile
+            time.sleep(_GRACE_S)
         ray.kill(itself)
 
     async def renew(self, user: str) -> bool:
@@ -55,7 +56,7 @@ class EngineReplica:
     async def leave(self, user: str) -> bool:
         """A user is out. True: it was the last, and the engine is closed; it ends the actor."""
         last = self._leaving = self._users.leave(user, time.monotonic())
-        if last:
+        if last and self._engine is not None and self._engine.done():
             await self.close()
         return last
 
@@ -78,7 +79,9 @@ class EngineReplica:
         return self._phase
 
     async def complete(self, request: Request) -> Completion:
-        return await (await self._started()).complete(request)
+        answer = await (await self._started()).complete(request)
+        self._users.called(time.monotonic())
+        return answer
 
     async def load(self) -> Load:
         if self._settling is not None:  # who has seen the load may rely on the number of threads

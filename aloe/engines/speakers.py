@@ -14,7 +14,7 @@ from aloe.config import (
     VerifiableModel,
     VllmModel,
 )
-from aloe.engines.base import Engine, Load
+from aloe.engines.base import Engine, Load, Looking
 from aloe.engines.judging import Judge
 from aloe.engines.patience import Patience, PatientEngine
 from aloe.engines.pool import PooledEngine, Pools
@@ -57,6 +57,8 @@ class Speakers:
             try:
                 patience = self._patience() if self._patience else None
                 engine = await self._start(name, model, patience)
+                if patience and isinstance(engine, Looking):
+                    patience.canary = engine.look
                 future.set_result(PatientEngine(engine, patience) if patience else engine)
             except Exception as error:
                 del self._engines[model]
@@ -114,11 +116,15 @@ def gpus_for(pool: ActorPool, models: Iterable[ModelConfig]) -> float:
     return float(max((model.tensor_parallel_size for model in engines), default=0))
 
 
-def check_models(models: Iterable[ModelConfig]) -> None:
+def check_models(models: Iterable[ModelConfig], servers: bool = True) -> None:
     """Find out before anything starts whether checkpoints exist and servers answer.
+
+    Args:
+        servers: ask these too; within a run, workers wait for one that is down.
 
     Raises:
         UserError: naming the model and what is missing.
+        WorldFault: a server does not answer.
     """
     for model in models:
         match model:
@@ -126,9 +132,9 @@ def check_models(models: Iterable[ModelConfig]) -> None:
                 from aloe.engines.embedded import check_checkpoint
 
                 check_checkpoint(model.path)
-            case OpenAIModel():
+            case OpenAIModel() if servers:
                 from aloe.engines.openai import check_server
 
                 check_server(model)
-            case ScriptedModel() | VerifiableModel():
+            case OpenAIModel() | ScriptedModel() | VerifiableModel():
                 pass

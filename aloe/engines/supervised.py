@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from aloe.engines.base import Completion, Engine, Load, Request
-from aloe.errors import EngineDied, EngineError
+from aloe.errors import EngineDied, Poisoned
 from aloe.progress import say
 
 _SUSPECT = 2
@@ -106,7 +106,7 @@ class SupervisedEngine:
             found = await self._try(request, "alone")
         if isinstance(found, Completion):
             return found
-        raise EngineError(
+        raise Poisoned(
             f"{self._name}: {_SUSPECT + 1} engines died during this call; the last: {found}"
         )
 

@@ -35,11 +35,7 @@ class Case:
 
 
 class CaseStopped(Exception):
-    """The case ends for now, as its next turn may not start; carries its finished turns."""
-
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
-        super().__init__(f"stopped after {len(rows)} turns")
-        self.rows = rows
+    """The case ends for now, as its next turn may not start."""
 
 
 class CaseFailed(Exception):
@@ -54,7 +50,7 @@ async def play_case(
     case: Case,
     engines: Mapping[str, Engine],
     config: EvaluationConfig,
-    after_turn: Callable[[dict[str, Any]], None] = lambda row: None,
+    keep: Callable[[list[dict[str, Any]]], Awaitable[None]] | None = None,
     finished: Sequence[dict[str, Any]] = (),
     may_start: Callable[[], Awaitable[bool]] | None = None,
 ) -> list[dict[str, Any]]:
@@ -62,7 +58,7 @@ async def play_case(
 
     Args:
         engines: by role (user, policy, judge). The policy reads the conversation alone.
-        after_turn: called with the row of each turn that is finished here.
+        keep: awaited with the rows of all finished turns after each that is finished here.
         finished: rows of turns that were finished before, in order: the case goes on from them.
         may_start: asked before each turn.
 
@@ -78,17 +74,18 @@ async def play_case(
     history = [message for row in rows for message in _said(row)]
     for turn in range(len(rows) + 1, config.turns + 1):
         if may_start is not None and not await may_start():
-            raise CaseStopped(rows)
+            raise CaseStopped(f"stopped after {len(rows)} turns")
         calls: list[dict[str, Any]] = []
         try:
             row = await _play_turn(case, turn, history, speakers, config, calls)
         except WorldFault as fault:
-            raise CaseStopped(rows) from fault
+            raise CaseStopped(f"stopped after {len(rows)} turns") from fault
         except CallFailed as error:
             spent = [call for row in rows for call in row["calls"]] + calls
             raise CaseFailed(error_row(case, turn, error, spent)) from error
         rows.append(row)
-        after_turn(row)
+        if keep is not None:
+            await keep(rows)
         history += _said(row)
     return rows
 

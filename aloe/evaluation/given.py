@@ -88,7 +88,7 @@ def _judge(
     manifest: Manifest,
     started: float,
 ) -> Manifest:
-    check_models([config.models[config.roles.judge]])
+    check_models([config.models[config.roles.judge]], servers=False)
     check_address(config.ray)
     if not store.exists(stage, "conversations.parquet"):
         with new_table(store, f"{stage}/conversations.parquet", GIVEN, row_group=_PART) as add:

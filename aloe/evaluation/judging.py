@@ -105,6 +105,7 @@ class JudgeWorker(EngineWorker):
             except WorldFault as error:  # raised, it would end what others have in flight
                 fault = str(error)
         self.teller.flush()
+        await self.hold_back()
         yield {"part": [part], "judged": [done], "fault": [self.fault or fault]}
 
     async def _judge_one(self, row: Row) -> tuple[list[Row], list[Row]]:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from itertools import count, zip_longest
+from itertools import zip_longest
 from typing import Any
 
 from aloe.config import Config, VllmModel, speaker_settings
@@ -97,10 +97,10 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
 def retry_failed(store: Store) -> int:
     """Let failed cases be owed again; what they cost stays counted. Returns how many there are."""
     failed = sorted(store.finished(STAGE, "errors"))
-    there = store.finished(STAGE, "retried")
     for case in failed:
-        name = next(name for n in count() if (name := f"{case}-{n}") not in there)
         rows = store.read_table(f"{STAGE}/errors/{case}.parquet", ERRORS).to_pylist()
+        # By its content: a kill before the next lines leads to the same file again.
+        name = f"{case}-{stable_id(rows)}"
         store.write_table(f"{STAGE}/retried/{name}.parquet", rows, ERRORS)
         store.remove(f"{STAGE}/errors/{case}.parquet")
     return len(failed)
@@ -173,7 +173,7 @@ def _play(config: Config, store: Store, cases: dict[str, list[Row]]) -> None:
     begun = store.finished(OPEN)
     casts = {policy: cast_of(config, store, policy)[1] for policy in todo}
     everyone = {name: model for cast in casts.values() for name, model in cast.items()}
-    check_models(everyone.values())
+    check_models(everyone.values(), servers=False)
     connect(config.ray, imports_of(everyone.values()))
     actors = config.evaluation.actors
     pooled = pooled_models(everyone, actors)

@@ -49,6 +49,7 @@ class CaseWorker(EngineWorker):
                 ended = await self._play(case, begun)
             except WorldFault as error:  # raised, it would end what others have in flight
                 fault = str(error)
+        await self.hold_back()
         yield {"ended": [ended], "fault": [self.fault or fault]}
 
     async def _play(self, case: Case, begun: bool) -> bool:
@@ -62,28 +63,27 @@ class CaseWorker(EngineWorker):
         if begun:
             before = (await self.store(self._store.read_table, file, SCORES)).to_pylist()
             self.teller.turn(len(before), 0)
+        turns = self._config.evaluation.turns
+
+        async def keep(rows: list[dict[str, Any]]) -> None:
+            self.teller.turn(1, sum(call["completion_tokens"] for call in rows[-1]["calls"]))
+            if len(rows) < turns:
+                await self.store(self._store.write_table, file, rows, SCORES)
+
         async with self.conversation(case.case_id, self._roles) as engines:
             try:
                 rows = await play_case(
-                    case,
-                    engines,
-                    self._config.evaluation,
-                    self._tell,
-                    before,
-                    self.may_start,
+                    case, engines, self._config.evaluation, keep, before, self.may_start
                 )
                 folder, schema = "scores", SCORES
             except CaseFailed as error:
                 rows, folder, schema = [error.row], "errors", ERRORS
+                # Its turns are counted there; tried again, it begins anew.
+                await self.store(self._store.remove, file)
             except CaseStopped as stopped:
-                if len(stopped.rows) > len(before):
-                    await self.store(self._store.write_table, file, stopped.rows, SCORES)
                 if isinstance(stopped.__cause__, WorldFault):
                     raise stopped.__cause__ from stopped
                 return False
         name = f"evaluation/{folder}/{case.case_id}.parquet"
         await self.store(self._store.write_table, name, rows, schema)
         return True
-
-    def _tell(self, row: dict[str, Any]) -> None:
-        self.teller.turn(1, sum(call["completion_tokens"] for call in row["calls"]))

@@ -10,7 +10,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_a
 
 from aloe.engines import Completion, Engine, Request
 from aloe.engines.base import Load
-from aloe.errors import CallFailed, ContextExceeded, EngineError, MalformedAnswer, ThoughtOnly
+from aloe.errors import CallFailed, EngineError, Hopeless, MalformedAnswer, ThoughtOnly
 from aloe.schema import USAGE_FIELDS, derive_seed
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ async def ask(
                 except ThoughtOnly:
                     request = replace(request, thinks=True)
                     raise
-    except ContextExceeded as error:
+    except Hopeless as error:
         raise CallFailed(role, type(error).__name__, str(error), call) from error
     except RetryError as error:
         last = error.last_attempt.exception()
@@ -103,7 +103,7 @@ async def ask(
 
 
 def _worth_another_try(error: BaseException) -> bool:
-    return isinstance(error, EngineError) and not isinstance(error, ContextExceeded)
+    return isinstance(error, EngineError) and not isinstance(error, Hopeless)
 
 
 def unanswered(role: str, tries: int = 0) -> dict[str, Any]:

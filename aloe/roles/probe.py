@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -186,7 +187,10 @@ def _told(name: str, model: OpenAIModel, fault: WorldFault) -> Exception:
     """The end of a run that cannot begin: bad input, or something that may pass."""
     if fault.passes or is_spent(str(fault)):
         return StageStopped(str(fault))
-    names = [] if "refuses the key" in str(fault) else list_models(model)
+    names: list[str] = []
+    if "refuses the key" not in str(fault):
+        with suppress(WorldFault):
+            names = list_models(model)
     if names and model.model not in names:
         there = f"expected one of: {', '.join(names[:20])}"
         return UserError(f"models.{name}.model: {model.base_url} has no {model.model!r}, {there}")

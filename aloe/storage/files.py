@@ -86,20 +86,20 @@ def write_bytes(url: str, data: bytes, options: StorageConfig | None = None) -> 
         return
     target = Path(path)
     unfinished = Path(f"{target}.{uuid.uuid4().hex}.partial")
-    try:
+
+    def write() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(target)
-    except OSError as error:
-        fault = fault_of(url, "written", error)
-        if isinstance(fault, WorldFault):  # others stay as they are
-            raise fault from error
-        raise
+
+    try:
+        _locally(url, "written", write)
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that is gone, or read-only, has said so above
+            unfinished.unlink(missing_ok=True)
 
 
 def upload(source: Path, url: str, options: StorageConfig | None = None) -> None:
@@ -141,7 +141,7 @@ def remotely(url: str, done: str, work: Callable[[], T], options: StorageConfig 
         UserError, WorldFault: all tries failed; ``url`` is named. See `aloe.storage.faults`.
     """
     if "://" not in url:
-        return work()
+        return _locally(url, done, work)
     trying = Retrying(
         stop=stop_after_attempt((options or storage_in_use()).attempts),
         wait=wait_random_exponential(multiplier=0.2, max=5),
@@ -154,6 +154,18 @@ def remotely(url: str, done: str, work: Callable[[], T], options: StorageConfig 
         raise
     except (OSError, BotoCoreError, ClientError, aiohttp.ClientError) as error:
         raise fault_of(url, done, error) from error
+
+
+def _locally(url: str, done: str, work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        fault = fault_of(url, done, error)
+        if isinstance(fault, WorldFault):  # others stay as they are
+            raise fault from error
+        raise
 
 
 def _written(url: str, work: Callable[[], object], options: StorageConfig | None) -> None:

@@ -136,10 +136,15 @@ def test_a_stopped_case_goes_on_from_its_turns():
     engines = dict.fromkeys(("user", "policy", "judge"), engine)
     case = Case("c", "mine", PERSONA, 1)
     whole = asyncio.run(play_case(case, engines, config))
-    with pytest.raises(CaseStopped) as stopped:
-        asyncio.run(play_case(case, engines, config, may_start=counting(2)))
-    assert stopped.value.rows == whole[:2]
-    again = asyncio.run(play_case(case, engines, config, finished=stopped.value.rows))
+    kept: list[dict] = []
+
+    async def keep(rows):
+        kept[:] = rows
+
+    with pytest.raises(CaseStopped):
+        asyncio.run(play_case(case, engines, config, keep, may_start=counting(2)))
+    assert kept == whole[:2]
+    again = asyncio.run(play_case(case, engines, config, finished=kept))
     assert again == whole
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from aloe.engines import breaker
 from aloe.engines.patience import Patience
-from aloe.errors import EngineError, WorldFault
+from aloe.errors import EngineError, Unanswerable, WorldFault
 
 EVENTS = st.lists(
     st.tuples(
@@ -143,6 +143,13 @@ def test_an_error_of_an_item_shows_that_the_server_is_there():
     assert asyncio.run(look()) is None
 
 
+@pytest.fixture
+def soon(monkeypatch):
+    """An outage after a moment."""
+    monkeypatch.setattr("aloe.engines.patience._TOLERATED_S", 0.1)
+
+
+@pytest.mark.usefixtures("soon")
 def test_calls_that_go_on_end_with_patience_and_are_said_to_wait():
     told = []
 
@@ -165,6 +172,7 @@ def test_calls_that_go_on_end_with_patience_and_are_said_to_wait():
     assert told == ["m: 503; waiting for it up to 0.8 s"]
 
 
+@pytest.mark.usefixtures("soon")
 def test_attempts_that_fail_while_others_are_answered_are_no_outage():
     told = []
 
@@ -205,3 +213,68 @@ def test_what_cannot_pass_lets_calls_that_go_on_come_to_their_end():
     done = asyncio.run(look())
     assert done[0] == "paid for"
     assert isinstance(done[1], WorldFault)
+
+
+def alone(patience_s, canary, tries_itself=False):
+    """One call that is refused for ever, where nobody else asks."""
+    asked, stopped = [], []
+
+    async def look():
+        patience = Patience(patience_s, lambda text: None)
+
+        async def there():
+            asked.append(0)
+            if isinstance(canary, Exception):
+                raise canary
+
+        patience.canary = there
+
+        async def cursed():
+            while tries_itself:
+                await asyncio.sleep(0.05)
+                patience.trouble("m: 500")
+            await asyncio.sleep(0.05)
+            raise WorldFault("m: 500", passes=True)
+
+        try:
+            await patience.call(cursed)
+        finally:
+            stopped.append(patience.stopped)
+
+    began = time.monotonic()
+    with pytest.raises((WorldFault, EngineError)) as ended:
+        asyncio.run(asyncio.wait_for(look(), 20))
+    return ended.value, stopped[0], len(asked), time.monotonic() - began
+
+
+@pytest.mark.parametrize("canary", [None, EngineError("m: 400")], ids=["answered", "refused"])
+def test_a_call_that_is_refused_while_a_canary_is_answered_fails_alone(canary):
+    error, stopped, asked, lasted = alone(2.0, canary)
+    assert isinstance(error, Unanswerable)
+    assert stopped is None
+    assert asked >= 1
+    assert lasted < 6
+
+
+def test_where_a_canary_is_refused_too_nobody_is_there():
+    error, stopped, asked, lasted = alone(2.5, WorldFault("m: no route", passes=True))
+    assert isinstance(error, WorldFault)
+    assert stopped
+    assert 1 <= asked <= 3
+    assert 2.5 <= lasted < 5
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_call_that_tries_itself_is_looked_after_by_a_canary():
+    error, stopped, asked, lasted = alone(2.5, WorldFault("m: no route", passes=True), True)
+    assert isinstance(error, WorldFault)
+    assert stopped
+    assert asked >= 1
+    assert 2.5 <= lasted < 5
+
+
+def test_who_asks_to_be_left_alone_is():
+    state = breaker.refused(breaker.begin(60), "busy", True, now=0, after_s=20)
+    assert breaker.step(state, 19).do == "wait"
+    assert breaker.step(state, 21).do == "probe"
+    assert breaker.refused(breaker.begin(60), "busy", True, now=0, after_s=3600).stopped

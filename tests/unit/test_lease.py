@@ -9,7 +9,7 @@ STEPS = st.lists(
     st.tuples(
         st.floats(0, 2 * LEASE_S),
         st.sampled_from("abc"),
-        st.sampled_from(["renew", "leave", "look"]),
+        st.sampled_from(["renew", "leave", "look", "call"]),
     ),
     max_size=40,
 )
@@ -27,8 +27,13 @@ def test_it_is_open_while_somebody_has_renewed_in_time_and_closed_for_good(steps
             if joined:
                 until.pop("", None)
                 until[user] = now + LEASE_S
+        elif step == "call":
+            users.called(now)
+            if not closed:
+                until[""] = now + LEASE_S
         elif step == "leave":
             until.pop(user, None)
+            until.pop("", None)
             closed = closed or not any(end > now for end in until.values())
             assert users.leave(user, now) is closed
         else:

@@ -7,7 +7,7 @@ from aloe.config import ScriptedModel
 from aloe.engines import Request
 from aloe.engines.scripted import ScriptedEngine
 from aloe.engines.supervised import SupervisedEngine
-from aloe.errors import EngineDied, EngineError
+from aloe.errors import EngineDied, EngineError, Poisoned
 
 SCRIPT = ScriptedModel(backend="scripted")
 
@@ -117,5 +117,5 @@ def test_engines_that_only_ever_die_end_the_stage():
 
     few, many = asyncio.run(look(2)), asyncio.run(look(20))
     assert all(isinstance(error, EngineError) for error in few)
-    assert {type(error) for error in many} == {EngineError, EngineDied}
+    assert {type(error) for error in many} == {Poisoned, EngineDied}
     assert any("5 engines in a row died" in str(error) for error in many)

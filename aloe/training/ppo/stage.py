@@ -44,7 +44,7 @@ def train_ppo(config: Config, store: Store) -> Manifest:
     options = config.training.ppo
     if options is None:
         raise UserError("training.ppo: not set, expected a section")
-    check_models(others_of(config).values())
+    check_models(others_of(config).values(), servers=False)
     _check_lengths(config, options)
     prompts, after = prompts_of(config), ["preferences"]
     if options.start_from != "base":
