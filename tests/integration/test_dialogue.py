@@ -251,7 +251,8 @@ def test_a_dialogue_that_outgrows_its_context_keeps_its_turns(prepared):
     def script(post):
         code = "context_length_exceeded"
         full = json.dumps({"error": {"message": "too long", "code": code}})
-        return Reply(status=400, body=full) if len(post.text) > 620 else Reply(body=JUDGED)
+        third = post.text.count("Person: ") > 2
+        return Reply(status=400, body=full) if third else Reply(body=JUDGED)
 
     with ChatServer(script).running() as server:
         judge = f"{{backend: openai, model: m, base_url: '{server.url}', deadline_s: 1}}"
