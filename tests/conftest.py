@@ -9,10 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from hypothesis import settings
 from scripted_runs import scripted_values
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("aloe", deadline=None)
+settings.load_profile("aloe")
 # Fork servers of their own: tests kill processes that they find among their children.
 os.environ["ALOE_FORK_SERVER"] = f"tests-{os.getpid()}"
 

@@ -46,7 +46,7 @@ def test_bad_input_is_one_line_and_code_2_at_once(arguments, named):
     assert done.returncode == 2, done.stderr
     assert named in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    assert seconds < 5
+    assert seconds < 20  # no model, no Ray: a second on a quiet machine
 
 
 def test_config_prints_what_is_read_back(tmp_path):
