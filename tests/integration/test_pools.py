@@ -20,6 +20,8 @@ from aloe.dialogue import rollout_dialogues
 from aloe.engines import Request
 from aloe.engines.lease import LEASE_S
 from aloe.engines.pool import NAMESPACE, PooledEngine, open_pools, pooled_models
+from aloe.errors import CallFailed
+from aloe.roles import asking
 from aloe.runtime import connect
 from aloe.schema import NODES, PERSONAS
 from aloe.storage import Manifest, Store
@@ -152,6 +154,8 @@ import asyncio, sys
 from aloe.config import RayConfig, StorageConfig, VllmModel
 from aloe.engines import Request
 from aloe.engines.pool import PooledEngine, open_pools
+from aloe.errors import CallFailed
+from aloe.roles import asking
 from aloe.runtime import connect
 
 connect(RayConfig(address=sys.argv[1]))
@@ -243,3 +247,15 @@ def test_who_started_a_shared_pool_may_end_first_or_be_killed(tmp_path):
             second.process.kill()
     # Whoever was killed could not say so: leases run out.
     assert gone_within(LEASE_S + 20)
+
+
+def test_a_prompt_that_is_too_long_is_so_for_a_pool_too(tmp_path):
+    connect(configuration(tmp_path).ray)
+    with open_pools({"tiny": SHARED}, StorageConfig()) as pools:
+        engine = PooledEngine("tiny", pools["tiny"])
+        request = Request([{"role": "user", "content": "word " * 2000}], max_tokens=8)
+        with pytest.raises(CallFailed) as failed:
+            asyncio.run(asking.ask(engine, "judge", request, lambda answer: answer.text, 3, 0))
+    assert failed.value.kind == "ContextExceeded"
+    assert failed.value.call["tries"] == 1
+    assert "\n" not in str(failed.value)

@@ -12,7 +12,7 @@ from aloe.dialogue.tree import TreeSeed, grow_tree
 from aloe.engines.account import Account, Allowance
 from aloe.engines.board import Board
 from aloe.engines.scripted import ScriptedEngine
-from aloe.errors import StageStopped
+from aloe.errors import StageStopped, WorldFault
 from aloe.evaluation.case import Case, CaseStopped, play_case
 from aloe.progress import Meter
 from aloe.roles import Persona
@@ -164,3 +164,32 @@ def test_a_limit_in_dollars_that_cannot_hold_is_refused(tmp_path, models, named)
     values["models"] = models
     with pytest.raises(ValueError, match=named):
         Config.model_validate(values)
+
+
+def test_who_cannot_go_on_sees_whether_others_do(monkeypatch):
+    board = Board(Allowance())
+    board.add(1, 5, spent(1), "a")
+    assert not board.others_get_on("a")  # it has nobody beside it
+    board.add(1, 5, spent(1), "b")
+    assert board.others_get_on("a")
+    assert not board.others_get_on("b")  # nor has it, now
+    assert not board.others_get_on("a")
+    board.add(1, 5, spent(1), "c")
+    monkeypatch.setattr("aloe.engines.board._GETS_ON_S", 0.0)
+    assert not board.others_get_on("a")
+
+
+def test_a_store_that_is_down_for_a_moment_costs_no_spending(tmp_path, monkeypatch):
+    told = account(tmp_path)
+
+    def down(*_):
+        raise WorldFault("disk full", passes=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("aloe.engines.account.note_spent", down)
+        told.spend(spent(30))
+        told.note()
+    told.spend(spent(12))
+    told.note()
+    (usage,) = spent_by_stage(Store(str(tmp_path / "run"))).values()
+    assert usage.prompt_tokens + usage.completion_tokens == 42

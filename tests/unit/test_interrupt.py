@@ -76,3 +76,11 @@ with interrupt.interruptible():
 def test_a_run_that_hangs_while_it_ends_is_ended_with_the_same_code():
     done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, timeout=30)
     assert done.returncode == 75
+
+
+def test_a_library_that_exits_on_sigterm_meanwhile_is_sigterm(monkeypatch):
+    monkeypatch.setattr(interrupt, "_seen", None)
+    with pytest.raises(interrupt.Terminated), interrupt.beside_other_handlers():
+        sys.exit(signal.SIGTERM)
+    with pytest.raises(SystemExit), interrupt.beside_other_handlers():
+        sys.exit(2)

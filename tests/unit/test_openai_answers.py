@@ -197,6 +197,7 @@ def test_no_body_raises_anything_else(value):
         (400, {"message": "content management policy", "code": "content_filter"}, Verdict.ITEM),
         (400, {"message": "Something odd"}, Verdict.ITEM),
         (400, {"message": "'seed' is not supported"}, Verdict.PARAMETER),
+        (400, {"message": "For model m, seed is not available"}, Verdict.PARAMETER),
         (None, {"message": "Provider returned error", "code": 429}, Verdict.AGAIN),
         (None, {"message": "Provider returned error", "code": 502}, Verdict.AGAIN),
         (None, {"message": "no words"}, Verdict.AGAIN),

@@ -59,3 +59,24 @@ def test_a_full_disk_is_the_worlds_fault(tmp_path, monkeypatch):
     with pytest.raises(WorldFault, match=r"x: cannot be written \(.*No space left"):
         Store(str(tmp_path)).write_text("x", "text")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_read_only_or_gone_is_the_worlds_fault_in_all_that_is_done(
+    tmp_path, monkeypatch
+):
+    store = Store(str(tmp_path))
+    store.write_text("x", "text")
+
+    def gone(*_, **__):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.open", gone)
+        patch.setattr("pathlib.Path.unlink", gone)  # of what was begun
+        with pytest.raises(WorldFault, match="x: cannot be written"):
+            store.write_text("x", "other")
+    with monkeypatch.context() as patch:
+        patch.setattr("fsspec.implementations.local.LocalFileSystem.ls", gone)
+        with pytest.raises(WorldFault, match="cannot be listed"):
+            store.names("folder")
+    assert store.read_text("x") == "text"
