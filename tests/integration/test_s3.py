@@ -96,7 +96,7 @@ def test_a_tokenizer_is_looked_at_without_the_weights_beside_it(bucket, tmp_path
         shutil.copy(f"{folder}/{name}", tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"0" * 10_000_000)
     store = Store(bucket)
-    store.upload(str(tmp_path), "model")
+    store.upload(tmp_path, "model")
     model = VllmModel(backend="vllm", path=f"{bucket}/model", chat_template=SHAPES["gemma"])
     before = traffic().read
     chat = chat_of("m", model)
