@@ -290,9 +290,10 @@ def stages(arguments: argparse.Namespace, store: Store, config: Config) -> Itera
     def evaluate() -> None:
         read_where(store, PERSONAS_FILE, PERSONAS, "split", "benchmark")
         for i in range(SCORED):
-            store.write_table(
-                f"evaluation/scores/{i}.parquet", scores[10 * i : 10 * i + 10], SCORES
-            )
+            case = scores[10 * i : 10 * i + 10]
+            for done in range(1, len(case)):
+                store.write_table(f"evaluation/open/{i}.parquet", case[:done], SCORES)
+            store.write_table(f"evaluation/scores/{i}.parquet", case, SCORES)
         store.read_table("evaluation/scores", SCORES)
 
     _, cost = measured(evaluate)

@@ -28,8 +28,8 @@ FAULTS = {
     "quota": (QUOTA, "RateLimitError: Error code: 429", 0),
     "key revoked": (Reply(401), "refuses the key", 0),
     "model gone": (Reply(404), "NotFoundError: Error code: 404", 0),
-    "gateway dead": (Reply(503), "given up after", 3),
-    "no route": (Reply(drop=True), "given up after", 3),
+    "gateway dead": (Reply(503), "(InternalServerError: Error code: 503|given up after)", 3),
+    "no route": (Reply(drop=True), "(APIConnectionError|given up after)", 3),
 }
 """What the server does from a call on; what the last line says; seconds of patience."""
 
