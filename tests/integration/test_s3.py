@@ -90,13 +90,16 @@ def test_a_checkpoint_that_is_not_there_is_named_before_anything_is_loaded(bucke
     check_encoder(store.root)
 
 
-def test_a_tokenizer_is_looked_at_without_the_weights_beside_it(bucket, tmp_path):
+def test_a_tokenizer_is_looked_at_without_the_weights_beside_it(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALOE_CACHE", str(tmp_path / "cache"))  # what is there is not fetched
     folder = resolve_checkpoint("embedded://tiny")
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(f"{folder}/{name}", tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"0" * 10_000_000)
+        shutil.copy(f"{folder}/{name}", checkpoint)
+    (checkpoint / "model.safetensors").write_bytes(b"0" * 10_000_000)
     store = Store(bucket)
-    store.upload(tmp_path, "model")
+    store.upload(checkpoint, "model")
     model = VllmModel(backend="vllm", path=f"{bucket}/model", chat_template=SHAPES["gemma"])
     before = traffic().read
     chat = chat_of("m", model)
