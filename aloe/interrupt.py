@@ -60,7 +60,7 @@ def beside_other_handlers() -> Iterator[None]:
         yield
     except SystemExit as left:
         if left.code == signal.SIGTERM:
-            raise Terminated from left
+            raise _terminated() from left
         raise
     finally:
         rearm()
@@ -83,12 +83,16 @@ def _on_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _on_terminate(number: int, frame: FrameType | None) -> None:
+    if not isinstance(_seen, Terminated):  # else it is ending
+        raise _terminated()
+
+
+def _terminated() -> Terminated:
+    """What SIGTERM raises; from now on there is little time."""
     global _seen
-    if isinstance(_seen, Terminated):
-        return  # it is ending
     _seen = Terminated()
     within_s = _RAYS_TERM_S if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else _END_WITHIN_S
     ending = threading.Timer(within_s, os._exit, (TRY_AGAIN,))
     ending.daemon = True
     ending.start()
-    raise _seen
+    return _seen

@@ -61,26 +61,35 @@ def test_sigterm_is_told_from_ctrl_c_also_after_others_have_set_handlers(monkeyp
 
 
 HANGS = """
-import os, signal, time
+import os, signal, sys, time
 from aloe import interrupt
 
 interrupt._END_WITHIN_S = 0.3
 with interrupt.interruptible():
     try:
-        os.kill(os.getpid(), signal.SIGTERM)
+        {sigterm}
     finally:
         time.sleep(60)
 """
+LIBRARY = """
+        with interrupt.beside_other_handlers():
+            sys.exit(signal.SIGTERM)  # as Ray's handler does
+"""
 
 
-def test_a_run_that_hangs_while_it_ends_is_ended_with_the_same_code():
-    done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, timeout=30)
-    assert done.returncode == 75
+@pytest.mark.parametrize("sigterm", ["os.kill(os.getpid(), signal.SIGTERM)", LIBRARY])
+def test_a_run_that_hangs_while_it_ends_is_ended_with_the_same_code(sigterm):
+    code = HANGS.format(sigterm=sigterm)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30)
+    assert done.returncode == 75, done.stderr
 
 
 def test_a_library_that_exits_on_sigterm_meanwhile_is_sigterm(monkeypatch):
     monkeypatch.setattr(interrupt, "_seen", None)
+    monkeypatch.setattr(interrupt.threading, "Timer", lambda *_: SimpleNamespace(start=bool))
     with pytest.raises(interrupt.Terminated), interrupt.beside_other_handlers():
         sys.exit(signal.SIGTERM)
+    with pytest.raises(interrupt.Terminated):
+        interrupt.raise_if_interrupted()
     with pytest.raises(SystemExit), interrupt.beside_other_handlers():
         sys.exit(2)
