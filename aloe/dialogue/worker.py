@@ -52,18 +52,17 @@ class RolloutWorker(EngineWorker):
         self._fingerprint, self._prompts = fingerprint, prompts_of(config)
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        number, trees, fault = int(batch["part"][0]), 0, ""
-        if await self.may_start():  # what is left out for now is not even read
-            try:
-                summary = await self._roll_out(number)
-                trees = summary.trees + summary.failed_trees
-            except StageStopped:
-                pass
-            except WorldFault as error:  # raised, it would end what others have in flight
-                fault = str(error)
-        self.teller.flush()
-        await self.hold_back()
-        yield {"part": [number], "trees": [trees], "fault": [self.fault or fault]}
+        number = int(batch["part"][0])
+        trees, fault = await self.unless_refused(lambda: self._finished_trees(number), 0)
+        yield {"part": [number], "trees": [trees], "fault": [fault]}
+
+    async def _finished_trees(self, number: int) -> int:
+        """Roll out a part; the number of its trees, 0 where it stays open."""
+        try:
+            summary = await self._roll_out(number)
+        except StageStopped:
+            return 0
+        return summary.trees + summary.failed_trees
 
     async def _roll_out(self, number: int) -> parts.Summary:
         """Grow all trees of a part, then make it final.

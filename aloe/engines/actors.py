@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +19,7 @@ from aloe.engines.kept import kept
 from aloe.engines.patience import Patience
 from aloe.engines.pool import Pools, pool_resources
 from aloe.engines.speakers import Speakers, gpus_for
+from aloe.errors import WorldFault
 from aloe.interrupt import raise_if_interrupted
 from aloe.machine import use_reserved_threads
 from aloe.progress import on_phase
@@ -130,7 +131,24 @@ class EngineWorker:
                 self._speakers.release(name)
                 self.teller.flush()
 
-    async def hold_back(self) -> None:
+    async def unless_refused(self, work: Callable[[], Awaitable[T]], otherwise: T) -> tuple[T, str]:
+        """Do a row's work, if another may start.
+
+        Returns:
+            What came of it, and why no more can be done here for now. A fault of the world is told,
+            not raised: that would end what others have in flight.
+        """
+        found, fault = otherwise, ""
+        if await self.may_start():
+            try:
+                found = await work()
+            except WorldFault as error:
+                fault = str(error)
+        self.teller.flush()
+        await self._hold_back()
+        return found, self.fault or fault
+
+    async def _hold_back(self) -> None:
         """Keep a row that cannot be done here, while other actors do theirs.
 
         Given back at once, it would be followed by the next, until all were used up by the one

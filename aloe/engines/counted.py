@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from aloe.engines.base import Completion, Engine, Load, Request
+from aloe.engines.base import Completion, Engine, Request
 from aloe.engines.board import Teller
+from aloe.engines.wrapper import Wrapper
 from aloe.storage import Usage
 
 
-class CountedEngine:
+class CountedEngine(Wrapper[Engine]):
     """The same engine. Answers that cannot be read, and turns that fail, are paid for as well."""
 
     def __init__(self, engine: Engine, teller: Teller) -> None:
-        self._engine, self._teller = engine, teller
+        super().__init__(engine)
+        self._teller = teller
 
     async def complete(self, request: Request) -> Completion:
         completion = await self._engine.complete(request)
@@ -27,12 +29,3 @@ class CountedEngine:
             )
         )
         return completion
-
-    def load(self) -> Load:
-        return self._engine.load()
-
-    def release(self, conversation: str) -> None:
-        self._engine.release(conversation)
-
-    def close(self) -> None:
-        self._engine.close()

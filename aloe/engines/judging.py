@@ -16,7 +16,8 @@ from unicodedata import normalize
 
 from aloe.chat import Message
 from aloe.config import JudgeConfig
-from aloe.engines.base import Completion, Engine, Load, Request
+from aloe.engines.base import Completion, Engine, Request
+from aloe.engines.wrapper import Wrapper
 from aloe.errors import EngineError
 from aloe.schema import derive_seed
 
@@ -25,7 +26,7 @@ _READABLE = 0.5
 """Share of the votes that must be one of the choices."""
 
 
-class Judge:
+class Judge(Wrapper[Engine]):
     """An engine that judges; what is no question with choices goes through as it is.
 
     With ``by: auto`` an answer that begins with no choice is asked for again with the choices
@@ -33,7 +34,8 @@ class Judge:
     """
 
     def __init__(self, engine: Engine, config: JudgeConfig) -> None:
-        self._engine, self._config = engine, config
+        super().__init__(engine)
+        self._config = config
         self._votes = config.by == "votes"
 
     async def complete(self, request: Request) -> Completion:
@@ -80,15 +82,6 @@ class Judge:
         shares = {choice: votes[choice] / votes.total() for choice in request.choices}
         logprobs = {c: math.log(share) if share else -math.inf for c, share in shares.items()}
         return replace(told, text=max(shares, key=shares.__getitem__), choice_logprobs=logprobs)
-
-    def load(self) -> Load:
-        return self._engine.load()
-
-    def release(self, conversation: str) -> None:
-        self._engine.release(conversation)
-
-    def close(self) -> None:
-        self._engine.close()
 
 
 def votes_of(finish_reason: str) -> int:

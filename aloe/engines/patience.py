@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from aloe.engines import breaker
-from aloe.engines.base import Completion, Engine, Load, Request
+from aloe.engines.base import Completion, Engine, Request
+from aloe.engines.wrapper import Wrapper
 from aloe.errors import EngineError, Unanswerable, WorldFault
 
 T = TypeVar("T")
@@ -68,54 +70,43 @@ class Patience:
             if step.do == "probe" and self.canary is not None:
                 await self._send_canary()
                 continue
-            probing = step.do == "probe"
-            if probing:
-                self._state = breaker.probe(self._state)
-            settled = False
             try:
-                found = await self._while_asking(work())
-                settled = True
-                self._answer()
-                return found
+                return await self._attempt(lambda: self._while_asking(work()), step.do == "probe")
             except WorldFault as fault:
-                settled, now = True, time.monotonic()
-                self._refused(fault, now, probing)
+                now = time.monotonic()
                 if refused_at is None:
                     refused_at, answers = now, self._answers
                 if now - refused_at > self._state.patience_s and self._answers > answers:
                     raise Unanswerable(f"{fault}; others are answered meanwhile") from fault
-            except Exception:
-                settled = True
-                self._answer()  # an answer all the same: whoever gave it is there
-                raise
-            finally:
-                if probing and not settled:  # cancelled
-                    self._become(breaker.unprobed(self._state, time.monotonic()))
 
-    def _refused(self, fault: WorldFault, now: float, probing: bool) -> None:
-        state = breaker.refused(
-            self._state, str(fault), fault.passes, now, probing, after_s=fault.after_s
-        )
-        self._become(state, fault.passes)
+    async def _attempt(self, work: Callable[[], Awaitable[T]], probing: bool) -> T:
+        """Do ``work`` once; the breaker hears what became of it."""
+        if probing:
+            self._state = breaker.probe(self._state)
+        try:
+            found = await work()
+        except WorldFault as fault:
+            now = time.monotonic()
+            state = breaker.refused(
+                self._state, str(fault), fault.passes, now, probing, after_s=fault.after_s
+            )
+            self._become(state, fault.passes)
+            raise
+        except Exception:  # an answer all the same: whoever gave it is there
+            self._answer()
+            raise
+        except asyncio.CancelledError:  # nobody knows
+            if probing:
+                self._become(breaker.unprobed(self._state, time.monotonic()))
+            raise
+        self._answer()
+        return found
 
     async def _send_canary(self) -> None:
         """Probe with a call that anybody would answer: not every call is."""
         assert self.canary is not None
-        self._state = breaker.probe(self._state)
-        settled = False
-        try:
-            await self.canary()
-            settled = True
-            self._answer()
-        except WorldFault as fault:
-            settled = True
-            self._refused(fault, time.monotonic(), True)
-        except EngineError:
-            settled = True
-            self._answer()
-        finally:
-            if not settled:  # cancelled
-                self._become(breaker.unprobed(self._state, time.monotonic()))
+        with suppress(WorldFault, EngineError):
+            await self._attempt(self.canary, True)
 
     async def _while_asking(self, work: Awaitable[T]) -> T:
         """The work's outcome, unless patience ends before; meanwhile, a look now and then.
@@ -173,20 +164,12 @@ class Patience:
             pass  # the time for a look has come
 
 
-class PatientEngine:
+class PatientEngine(Wrapper[Engine]):
     """An engine whose callers wait together."""
 
     def __init__(self, engine: Engine, patience: Patience) -> None:
-        self._engine, self.patience = engine, patience
+        super().__init__(engine)
+        self.patience = patience
 
     async def complete(self, request: Request) -> Completion:
         return await self.patience.call(lambda: self._engine.complete(request))
-
-    def load(self) -> Load:
-        return self._engine.load()
-
-    def release(self, conversation: str) -> None:
-        self._engine.release(conversation)
-
-    def close(self) -> None:
-        self._engine.close()

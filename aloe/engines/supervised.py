@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from aloe.engines.base import Completion, Engine, Load, Request
+from aloe.engines.base import Completion, Engine, Request
+from aloe.engines.wrapper import Wrapper
 from aloe.errors import EngineDied, Poisoned
 from aloe.progress import say
 
@@ -72,7 +73,7 @@ class Lane:
                 self._changed.notify_all()
 
 
-class SupervisedEngine:
+class SupervisedEngine(Wrapper[WatchedEngine]):
     """One engine at a time. Who calls sees a death only as a longer wait.
 
     A call is a function of its request, seed included, so making it again changes no answer.
@@ -88,7 +89,7 @@ class SupervisedEngine:
             stall_timeout_s: seconds without a sign of life after which an engine counts as dead.
         """
         self._name, self._start, self._stall_timeout_s = name, start, stall_timeout_s
-        self._engine = start()
+        super().__init__(start())
         self._shared: bool | None = None
         self._replacing = asyncio.Lock()
         self._deaths_in_a_row = {"among others": 0, "alone": 0}
@@ -156,12 +157,3 @@ class SupervisedEngine:
         """See `WatchedEngine`; holds for replacements too."""
         self._shared = shared
         await self._engine.share_cores(shared)
-
-    def load(self) -> Load:
-        return self._engine.load()
-
-    def release(self, conversation: str) -> None:
-        self._engine.release(conversation)
-
-    def close(self) -> None:
-        self._engine.close()

@@ -13,7 +13,7 @@ from aloe.engines import Engine, Message
 from aloe.engines.actors import EngineWorker
 from aloe.engines.board import BoardLink
 from aloe.engines.pool import Pools
-from aloe.errors import CallFailed, WorldFault
+from aloe.errors import CallFailed
 from aloe.evaluation.case import Case, error_row
 from aloe.roles import expected_score, persona_of, prompts_of, score, within
 from aloe.schema import ERRORS, GIVEN, SCORES, derive_seed
@@ -81,7 +81,7 @@ class JudgeWorker(EngineWorker):
     ) -> None:
         """``folder`` holds ``conversations.parquet``, of which a part is ``part_size`` rows."""
         self._config, self._store, self._folder = config, store, folder
-        self._part_size = part_size
+        self._part_size, self._prompts = part_size, prompts_of(config)
         name = config.roles.judge
         self._roles = {"judge": name}
         super().__init__(
@@ -94,38 +94,32 @@ class JudgeWorker(EngineWorker):
         )
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        part, size, fault = int(batch["part"][0]), int(batch["size"][0]), ""
-        done = 0
-        if await self.may_start():
-            try:
-                await self._judge(part, size)
-                done = size
-            except Stopped:
-                pass
-            except WorldFault as error:  # raised, it would end what others have in flight
-                fault = str(error)
-        self.teller.flush()
-        await self.hold_back()
-        yield {"part": [part], "judged": [done], "fault": [self.fault or fault]}
+        part, size = int(batch["part"][0]), int(batch["size"][0])
+        done, fault = await self.unless_refused(lambda: self._judge(part, size), 0)
+        yield {"part": [part], "judged": [done], "fault": [fault]}
 
     async def _judge_one(self, row: Row) -> tuple[list[Row], list[Row]]:
         seed = self._config.run.seed
-        case = Case(row["case_id"], POLICY, persona_of(row), seed, prompts_of(self._config))
+        case = Case(row["case_id"], POLICY, persona_of(row), seed, self._prompts)
         async with self.conversation(case.case_id, self._roles) as engines:
             if not await self.may_start():
                 raise Stopped
             tries = self._config.evaluation.tries
             return await judge_replies(case, row["messages"], engines["judge"], tries)
 
-    async def _judge(self, part: int, size: int) -> None:
+    async def _judge(self, part: int, size: int) -> int:
+        """Judge a part and write it; how many conversations, 0 where it stays open."""
         file, first = f"{self._folder}/conversations.parquet", part * self._part_size
         places = np.arange(first, first + size)
         table = await self.store(read_slice, self._store, file, GIVEN, places)
         work = [self._judge_one(row) for row in table.to_pylist()]
         found = await asyncio.gather(*work, return_exceptions=True)
-        for failure in found:
-            if isinstance(failure, BaseException):
+        failures = [failure for failure in found if isinstance(failure, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, Stopped):
                 raise failure
+        if failures:
+            return 0
         judged = [pair for pair in found if not isinstance(pair, BaseException)]
         scores = [row for rows, _ in judged for row in rows]
         errors = [row for _, rows in judged for row in rows]
@@ -135,3 +129,4 @@ class JudgeWorker(EngineWorker):
                 self._store.write_table, f"{self._folder}/errors/{name}", errors, ERRORS
             )
         await self.store(self._store.write_table, f"{self._folder}/scores/{name}", scores, SCORES)
+        return size

@@ -43,14 +43,9 @@ class CaseWorker(EngineWorker):
         persona = persona_of(row | {"preferences": row["preferences"].split()})
         seed = self._config.run.seed
         case = Case(row["case_id"], self._policy, persona, seed, self._prompts)
-        begun, ended, fault = bool(batch["begun"][0]), False, ""
-        if await self.may_start():
-            try:
-                ended = await self._play(case, begun)
-            except WorldFault as error:  # raised, it would end what others have in flight
-                fault = str(error)
-        await self.hold_back()
-        yield {"ended": [ended], "fault": [self.fault or fault]}
+        begun = bool(batch["begun"][0])
+        ended, fault = await self.unless_refused(lambda: self._play(case, begun), False)
+        yield {"ended": [ended], "fault": [fault]}
 
     async def _play(self, case: Case, begun: bool) -> bool:
         """Play a case to its end, or to where it is stopped; returns whether it has ended.

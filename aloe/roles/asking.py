@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from tenacity import AsyncRetrying, RetryError, retry_if_exception, stop_after_attempt
 
 from aloe.engines import Completion, Engine, Request
-from aloe.engines.base import Load
+from aloe.engines.wrapper import Wrapper
 from aloe.errors import CallFailed, EngineError, Hopeless, MalformedAnswer, ThoughtOnly
 from aloe.schema import USAGE_FIELDS, derive_seed
 
@@ -33,23 +33,15 @@ class Answer(Generic[T]):
         return bool(self.call["finish_reason"] == "stop")
 
 
-class _Within:
+class _Within(Wrapper[Engine]):
     """An engine whose calls all belong to one conversation."""
 
     def __init__(self, engine: Engine, conversation: str) -> None:
-        self._engine, self._conversation = engine, conversation
+        super().__init__(engine)
+        self._conversation = conversation
 
     async def complete(self, request: Request) -> Completion:
         return await self._engine.complete(replace(request, conversation=self._conversation))
-
-    def load(self) -> Load:
-        return self._engine.load()
-
-    def release(self, conversation: str) -> None:
-        self._engine.release(conversation)
-
-    def close(self) -> None:
-        self._engine.close()
 
 
 def within(engines: Mapping[str, Engine], conversation: str) -> dict[str, Engine]:
