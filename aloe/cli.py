@@ -356,7 +356,7 @@ def doctor(
             remedy = f" -> {finding.remedy}" if finding.remedy else ""
             console.print(f"{'ok ' if finding.ok else 'NO '} {finding.what}{remedy}", markup=False)
     if config is not None:
-        from aloe.pipeline import check_servers
+        from aloe.checks import check_servers
 
         check_servers(load_config(config, context.args))
     if not all(finding.ok for finding in findings):

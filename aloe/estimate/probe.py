@@ -6,14 +6,15 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from aloe.checks import prepare
 from aloe.config import ActorPool, Config, ModelConfig, VllmModel
 from aloe.dialogue import rollout_dialogues
 from aloe.engines.kept import kept_engines
 from aloe.evaluation import evaluate_policies
 from aloe.personas import expand_personas
-from aloe.pipeline import engines_of, prepare
 from aloe.progress import say, silently
 from aloe.schema import PERSONAS
+from aloe.stages import engines_of
 from aloe.storage import Manifest, Store, load_manifest
 
 _TRAINED = ("sft", "dpo", "ppo")
@@ -36,7 +37,7 @@ def probed(config: Config, run: Store, stages: Collection[str], items: int) -> I
         items: trees; cases per policy; requests per pool.
 
     Raises:
-        UserError: see `aloe.pipeline.prepare`.
+        UserError: see `aloe.checks.prepare`.
         StageStopped: the probe itself has reached a limit of the run.
     """
     store = Store(f"{run.root.rstrip('/')}.estimate", run.options)

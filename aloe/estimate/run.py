@@ -22,7 +22,7 @@ from aloe.personas import check_personas, look_at_given
 from aloe.personas.growth import growth_of
 from aloe.personas.lexicon import KINDS, Kind
 from aloe.personas.pairing import count_personas
-from aloe.pipeline import stages_of
+from aloe.stages import stages_of
 from aloe.storage import Store, Usage, load_manifest, run_store
 from aloe.storage.spending import spent_by_stage
 
@@ -50,7 +50,7 @@ def estimate_run(config: Config, items: int) -> Estimate:
         items: trees, cases per policy, requests per pool.
 
     Raises:
-        UserError: see `aloe.pipeline.prepare`.
+        UserError: see `aloe.checks.prepare`.
         StageFailed: nothing of a probe was finished.
     """
     store = run_store(config)

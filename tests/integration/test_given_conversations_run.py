@@ -6,10 +6,11 @@ import pytest
 import yaml
 from scripted_runs import scripted_values
 
+from aloe.checks import prepare
 from aloe.config_file import load_config
 from aloe.errors import UserError
 from aloe.evaluation import judge_conversations
-from aloe.pipeline import prepare, run_one
+from aloe.pipeline import run_one
 from aloe.preferences import export_run
 from aloe.report import write_report
 from aloe.schema import NODES, PAIRS, PROMPTS, SCORES, SFT

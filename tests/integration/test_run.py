@@ -15,8 +15,8 @@ import yaml
 from scripted_runs import scripted_values
 
 from aloe.config import Config
-from aloe.pipeline import stages_of
 from aloe.schema import NODES, PAIRS, PERSONAS, SCORES
+from aloe.stages import stages_of
 from aloe.storage import Store, load_manifest
 
 
