@@ -97,10 +97,10 @@ class TrialServer:
             number = self.count
             self.bodies.append(body)
             self.times.append(time.monotonic())
-        return _refused(self.mode, number, body) or _answered(self.mode, number, body)
+        return refused(self.mode, number, body) or _answered(self.mode, number, body)
 
 
-def _refused(mode: str, number: int, body: dict[str, Any]) -> Answer | None:
+def refused(mode: str, number: int, body: dict[str, Any]) -> Answer | None:
     """What a request is refused with, if it is."""
     strict = mode == "strict"
     late = number > AFTER

@@ -16,6 +16,7 @@ from aloe.engines.board import BoardLink, Teller
 from aloe.engines.counted import CountedEngine
 from aloe.engines.gate import Gate
 from aloe.engines.kept import kept
+from aloe.engines.openai_parameters import remember
 from aloe.engines.patience import Patience
 from aloe.engines.pool import Pools, pool_resources
 from aloe.engines.speakers import Speakers, gpus_for
@@ -90,6 +91,8 @@ class EngineWorker:
         """
         use_reserved_threads()
         self.teller = Teller(board)
+        if board:
+            remember(board.habits)
         teller = self.teller  # not self: the worker must go when Ray Data lets go of it
         on_phase(lambda text: teller.tell(f"starting engine: {text}", phase=text))
         self._patience: list[Patience] = []

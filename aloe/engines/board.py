@@ -8,12 +8,14 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from aloe.config import OpenAIModel
 from aloe.engines.account import Account, Allowance
+from aloe.engines.openai_parameters import Habits, known_habits
 from aloe.progress import Advance, say
 from aloe.storage import Usage
 
@@ -78,6 +80,8 @@ class BoardLink:
     """Its handle."""
     bounded: bool
     """Whether there is a limit to ask for."""
+    habits: Mapping[OpenAIModel, Habits]
+    """What is known of servers, so that no worker is refused what was refused before."""
 
 
 class Teller:
@@ -173,7 +177,7 @@ def board(advance: Advance, account: Account) -> Iterator[BoardLink]:
     thread = threading.Thread(target=keep_looking, name="board", daemon=True)
     thread.start()
     try:
-        yield BoardLink(handle, allowance.bounded)
+        yield BoardLink(handle, allowance.bounded, known_habits())
     finally:
         over.set()
         thread.join(_ANSWER_S)

@@ -6,6 +6,7 @@ ever shrink what is sent, so that a call is refused a few times at most.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,8 +36,23 @@ class Habits:
     """Whether a chat may begin with a system message; else the first user message holds it."""
 
 
+_known: dict[OpenAIModel, Habits] = {}
+
+
+def remember(habits: Mapping[OpenAIModel, Habits]) -> None:
+    """From now on engines in this process begin with these."""
+    _known.update(habits)
+
+
+def known_habits() -> dict[OpenAIModel, Habits]:
+    """What was remembered, for another process."""
+    return dict(_known)
+
+
 def first_habits(model: OpenAIModel) -> Habits:
-    """Habits before anything was refused; what ``params`` omits is left out."""
+    """What is remembered; else habits before any refusal, without what ``params`` omits."""
+    if model in _known:
+        return _known[model]
     omitted = frozenset(name for name, value in model.params.items() if value == "omit")
     habits = Habits(schema="json_schema" if model.native_schema else "json_object")
     habits = replace(habits, without=omitted - {"response_format", *_LIMITS})

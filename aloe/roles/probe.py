@@ -19,7 +19,7 @@ from aloe.engines import Completion, Engine, Request
 from aloe.engines.judging import Judge, votes_of
 from aloe.engines.openai import OpenAIEngine, list_models
 from aloe.engines.openai_faults import is_spent
-from aloe.engines.openai_parameters import not_honoured
+from aloe.engines.openai_parameters import not_honoured, remember
 from aloe.engines.tokenizer import chat_of
 from aloe.engines.vllm import single_tokens
 from aloe.errors import CallFailed, StageStopped, UserError, WorldFault
@@ -149,6 +149,7 @@ async def _probe_server(
         except WorldFault as fault:
             raise await asyncio.to_thread(_told, name, model, fault) from fault
     habits = engine.habits
+    remember({model: habits})
     noted = _NOTING & set(roles)
     voted = any(votes_of(end) for end in judging.ends)
     talked = set(roles) - noted - {"judge"}

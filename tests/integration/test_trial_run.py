@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from trial_server import TrialServer
+from trial_server import TrialServer, refused
 
 from aloe.config_file import load_config
 from aloe.pipeline import run_one
@@ -36,3 +36,6 @@ def test_what_a_server_did_not_honour_is_in_the_manifest(scripted_config):
     assert manifest.settings["judge"]["votes"] == 3
     [probed] = json.loads(run_store(config).read_text("probe.json"))
     assert (probed["choices"], probed["schema"]) == ("votes", "parsed text")
+    # What the probe has learned, actors know: none of them is refused it again.
+    assert any(refused("strict", 0, body) for body in server.bodies[: probed["requests"]])
+    assert not any(refused("strict", 0, body) for body in server.bodies[probed["requests"] :])

@@ -7,13 +7,15 @@ from aloe.training.accelerator import prepare
 prepare()
 
 import asyncio  # noqa: E402  (nothing of OpenRLHF may be imported before prepare)
+from collections.abc import Mapping  # noqa: E402
 from typing import Any  # noqa: E402
 
 import ray  # noqa: E402
 from openrlhf.trainer.ray.vllm_engine import RolloutRayActor  # noqa: E402
 
-from aloe.config import ActorPool, Config, VllmModel  # noqa: E402
+from aloe.config import ActorPool, Config, OpenAIModel, VllmModel  # noqa: E402
 from aloe.engines.actors import AdmissionGate, most_open  # noqa: E402
+from aloe.engines.openai_parameters import Habits, remember  # noqa: E402
 from aloe.engines.patience import Patience  # noqa: E402
 from aloe.engines.pool import Pools  # noqa: E402
 from aloe.engines.speakers import Speakers  # noqa: E402
@@ -40,7 +42,12 @@ class RolloutWorker(RolloutRayActor.__ray_metadata__.modified_class):  # type: i
         return None
 
     async def load(
-        self, config: Config, model: VllmModel, others: dict[str, str], pools: Pools
+        self,
+        config: Config,
+        model: VllmModel,
+        others: dict[str, str],
+        pools: Pools,
+        habits: Mapping[OpenAIModel, Habits],
     ) -> None:
         """Start the engine.
 
@@ -48,10 +55,12 @@ class RolloutWorker(RolloutRayActor.__ray_metadata__.modified_class):  # type: i
             model: of the policy, with the checkpoint that it starts from.
             others: model name of user and judge.
             pools: engines of those that are vLLM models.
+            habits: what is known of their servers.
 
         Raises:
             UserError: the checkpoint is missing.
         """
+        remember(habits)
         use_storage(config.storage)
         use_reserved_threads()
         assert config.training.ppo is not None

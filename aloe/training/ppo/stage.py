@@ -10,6 +10,7 @@ from aloe.config import Config, ModelConfig, PpoConfig, VllmModel, speaker_setti
 from aloe.engines import check_models
 from aloe.engines.account import Account
 from aloe.engines.embedded import resolve_checkpoint
+from aloe.engines.openai_parameters import known_habits
 from aloe.engines.pool import open_pools, pool_resources, pooled_models
 from aloe.errors import UserError
 from aloe.placement import groups_of, phases_of, rollout_model
@@ -125,7 +126,9 @@ def _run(config: Config, job: Job, recorder: Recorder) -> Outcome:
             }
         )
         others = roles_of(config)
-        engines = team["rollout"].async_run_method("load", config, model, others, pools)
+        engines = team["rollout"].async_run_method(
+            "load", config, model, others, pools, known_habits()
+        )
         rest = [role for role in team if role != "rollout"]
         loading = [ref for role in rest for ref in team[role].start("load", _of(config, job, role))]
         check([*engines, *loading])
