@@ -154,7 +154,7 @@ def _answered(mode: str, number: int, body: dict[str, Any]) -> Answer | None:
     What is asked for is read from the prompt: a server that takes no parameter has nothing else.
     """
     asked = body["messages"][-1]["content"]
-    judge, noted = "Answer with 1 or 2" in asked, "as JSON" in asked
+    judge, noted = "Answer with" in asked, "as JSON" in asked
     told = "nothing else" in asked
     some, few = number % 3 == 0, number % 5 == 0
     text = json.dumps(NOTE) if noted else "1" if judge else REPLY

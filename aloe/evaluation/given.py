@@ -2,6 +2,7 @@
 
 judged/NAME/conversations.parquet   what is judged (GIVEN)
 judged/NAME/scores/, errors/        part by part, in the order of the rows
+judged/NAME/open/                   what is judged of a part that was stopped
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ def _judge(
         with new_table(store, f"{stage}/conversations.parquet", GIVEN, row_group=_PART) as add:
             add(rows)
     _score(config, store, stage, len(rows))
+    store.remove(stage, "open")
     scores = store.read_table(f"{stage}/scores", SCORES)
     errors = store.read_table(f"{stage}/errors", ERRORS)
     if len(errors) > config.run.max_error_rate * len(rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from aloe.engines import Engine, Message
 from aloe.engines.actors import EngineWorker
 from aloe.engines.board import BoardLink
 from aloe.engines.pool import Pools
-from aloe.errors import CallFailed
+from aloe.errors import CallFailed, WorldFault
 from aloe.evaluation.case import Case, error_row
 from aloe.roles import expected_score, persona_of, prompts_of, score, within
 from aloe.schema import ERRORS, GIVEN, SCORES, derive_seed
@@ -108,25 +109,53 @@ class JudgeWorker(EngineWorker):
             return await judge_replies(case, row["messages"], engines["judge"], tries)
 
     async def _judge(self, part: int, size: int) -> int:
-        """Judge a part and write it; how many conversations, 0 where it stays open."""
+        """Judge a part and write it; how many conversations, 0 where it stays open.
+
+        Raises:
+            WorldFault: it stays open. What is judged of it is kept in either case.
+        """
         file, first = f"{self._folder}/conversations.parquet", part * self._part_size
         places = np.arange(first, first + size)
-        table = await self.store(read_slice, self._store, file, GIVEN, places)
-        work = [self._judge_one(row) for row in table.to_pylist()]
-        found = await asyncio.gather(*work, return_exceptions=True)
-        failures = [failure for failure in found if isinstance(failure, BaseException)]
-        for failure in failures:
-            if not isinstance(failure, Stopped):
-                raise failure
-        if failures:
-            return 0
-        judged = [pair for pair in found if not isinstance(pair, BaseException)]
-        scores = [row for rows, _ in judged for row in rows]
-        errors = [row for _, rows in judged for row in rows]
+        rows = (await self.store(read_slice, self._store, file, GIVEN, places)).to_pylist()
         name = f"{part:08d}.parquet"
+        scores = await self.store(self._begun, name)
+        owed = [row for row in rows if row["case_id"] not in scores]
+        found = await asyncio.gather(*map(self._judge_one, owed), return_exceptions=True)
+        errors: list[Row] = []
+        failures: list[BaseException] = []
+        for row, outcome in zip(owed, found, strict=True):
+            if isinstance(outcome, BaseException):
+                failures.append(outcome)
+            else:
+                scores[row["case_id"]], failed = outcome
+                errors += failed
+        judged = [line for row in rows for line in scores.get(row["case_id"], [])]
+        if failures:
+            with suppress(WorldFault):
+                await self.store(
+                    self._store.write_table, f"{self._folder}/open/{name}", judged, SCORES
+                )
+            return _stopped(failures)
         if errors:
             await self.store(
                 self._store.write_table, f"{self._folder}/errors/{name}", errors, ERRORS
             )
-        await self.store(self._store.write_table, f"{self._folder}/scores/{name}", scores, SCORES)
+        await self.store(self._store.write_table, f"{self._folder}/scores/{name}", judged, SCORES)
         return size
+
+    def _begun(self, name: str) -> dict[str, list[Row]]:
+        """Scores of a part that was stopped, by conversation."""
+        found: dict[str, list[Row]] = {}
+        if self._store.exists(self._folder, "open", name):
+            table = self._store.read_table(f"{self._folder}/open/{name}", SCORES)
+            for row in table.to_pylist():
+                found.setdefault(row["case_id"], []).append(row)
+        return found
+
+
+def _stopped(failures: Sequence[BaseException]) -> int:
+    """0 where all of them are limits; else raises the first that is none."""
+    for failure in failures:
+        if not isinstance(failure, Stopped):
+            raise failure
+    return 0

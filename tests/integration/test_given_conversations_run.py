@@ -5,10 +5,11 @@ import json
 import pytest
 import yaml
 from scripted_runs import scripted_values
+from trial_server import AFTER, TrialServer
 
 from aloe.checks import prepare
 from aloe.config_file import load_config
-from aloe.errors import UserError
+from aloe.errors import StageStopped, UserError
 from aloe.evaluation import judge_conversations
 from aloe.pipeline import run_one
 from aloe.preferences import export_run
@@ -146,6 +147,31 @@ def test_given_replies_are_judged_by_turn(run, tmp_path, capsys):
     assert "AL(3)" in capsys.readouterr().err
     again = judge_conversations(config, store, str(tmp_path / "chats.jsonl"))
     assert again.results == results
+
+
+def test_what_was_judged_before_a_server_fell_silent_is_not_judged_again(tmp_path):
+    path = write(
+        tmp_path / "chats.jsonl",
+        [{"persona": f"Cook {i}.", "conversations": talk(i, 3)} for i in range(40)],
+    )
+    with TrialServer("quota").running() as server:
+        values = scripted_values(tmp_path)
+        trial = {"backend": "openai", "model": "trial", "base_url": server.url}
+        values["models"]["trial"] = trial | {"max_concurrency": 4}
+        values["roles"]["judge"] = "trial"
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+        config = load_config(str(tmp_path / "config.yaml"), [])
+        store = run_store(config)
+        with pytest.raises(StageStopped, match="quota"):
+            judge_conversations(config, store, path)
+        refused = server.count - AFTER
+        kept = store.read_table("judged/chats/open", SCORES)
+        server.mode = "ok"
+        assert judge_conversations(config, store, path).counts["replies"] == 120
+    assert len(kept) > 0
+    asked = server.count - refused
+    assert 120 <= asked <= 120 + AFTER - len(kept)
+    assert not store.exists("judged", "chats", "open")
 
 
 def test_conversations_of_one_reply_have_a_level_and_no_rise(run, tmp_path):
