@@ -59,7 +59,7 @@ def main() -> None:
             options.pop("choices")  # it knows bf16 and fp16 only
         return add(own, *names, **options)
 
-    argparse.ArgumentParser.add_argument = lenient  # type: ignore[method-assign]
+    argparse.ArgumentParser.add_argument = lenient  # type: ignore[assignment, method-assign]
     settings = {
         "--model.model_name_or_path": arguments.model,
         "--ref.model_name_or_path": arguments.model,

@@ -28,7 +28,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.ends.append(time.monotonic())
 
-    def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+    def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:
         if "loss" in logs:
             self.losses.append(logs["loss"])
 

@@ -13,19 +13,17 @@ from typing import Any, TypeVar
 
 from aloe.config import DialogueConfig, Sampling
 from aloe.dialogue.tree import TreeSeed
-from aloe.personas.importing import read_pool_files
+from aloe.personas.seeds import built_in_seeds
 from aloe.roles import Persona
 
 T = TypeVar("T")
 
 ROLES = ("user", "inducer", "guided", "unguided", "judge")
-_SEEDS = Path(__file__).parent.parent / "aloe" / "personas" / "seeds"
 
 
 def tree_seeds(count: int) -> list[TreeSeed]:
     """Trees of the personas that the shipped seeds make."""
-    profiles = read_pool_files([str(_SEEDS / "profiles.jsonl")])
-    personalities = read_pool_files([str(_SEEDS / "personalities.jsonl")])
+    profiles, personalities = built_in_seeds("profile"), built_in_seeds("personality")
     return [
         TreeSeed(
             f"tree-{i}",

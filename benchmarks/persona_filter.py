@@ -46,13 +46,13 @@ from rich.table import Table
 
 from aloe.personas.encode import EMBEDDED, SentenceEncoder
 from aloe.personas.filter import SimilarityFilter
-from aloe.personas.importing import read_pool_files
+from aloe.personas.lexicon import Kind
+from aloe.personas.seeds import built_in_seeds
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Result = TypeVar("Result")
 
-SEEDS = Path(__file__).parent.parent / "aloe" / "personas" / "seeds"
 THRESHOLD = 0.6
 TARGET = 10_000
 """Candidates to which the published loop is extrapolated."""
@@ -108,14 +108,13 @@ class Peak:
         return next(int(line.split()[1]) for line in lines if line.startswith(key + ":"))
 
 
-def sentences(kind: str) -> list[str]:
-    texts = read_pool_files([str(SEEDS / f"{kind}.jsonl")])
-    return [part for text in texts for part in re.split(r"(?<=[.!?]) ", text)]
+def sentences(kind: Kind) -> list[str]:
+    return [part for text in built_in_seeds(kind) for part in re.split(r"(?<=[.!?]) ", text)]
 
 
 def persona_texts(count: int) -> list[str]:
     draw = random.Random(0)
-    facts, traits = sentences("profiles"), sentences("personalities")
+    facts, traits = sentences("profile"), sentences("personality")
 
     def texts() -> Iterator[str]:
         seen = set()
@@ -130,9 +129,9 @@ def persona_texts(count: int) -> list[str]:
 
 def embed_seeds() -> Cloud:
     encoder = SentenceEncoder(EMBEDDED)
-    facts = encoder.encode(sentences("profiles"))
+    facts = encoder.encode(sentences("profile"))
     directions = (facts - facts.mean(axis=0)) / np.float32(np.sqrt(len(facts)))
-    return Cloud(encoder.encode(read_pool_files([str(SEEDS / "profiles.jsonl")])), directions)
+    return Cloud(encoder.encode(built_in_seeds("profile")), directions)
 
 
 def published(count: int | None, limit_s: float) -> Run:

@@ -33,7 +33,7 @@ from rolling import Wrapped, rollout
 
 from aloe.config import DialogueConfig, VllmModel
 from aloe.dialogue.tree import TreeSeed
-from aloe.engines import Completion, Engine, Request
+from aloe.engines import Completion, Engine, Message, Request
 from aloe.engines.vllm import VllmEngine
 
 TOKENS = ("prompt_tokens", "cached_tokens", "reusable_tokens")
@@ -48,8 +48,8 @@ class Stamped(Wrapped):
     async def complete(self, request: Request) -> Completion:
         first, *others = request.messages
         stamp = f"Request {next(self.numbers)}.\n\n{first['content']}"
-        messages = [{"role": first["role"], "content": stamp}, *others]
-        return await self.engine.complete(replace(request, messages=messages))
+        stamped: Message = {"role": first["role"], "content": stamp}
+        return await self.engine.complete(replace(request, messages=[stamped, *others]))
 
 
 async def tokens(

@@ -140,7 +140,7 @@ async def measure_lockstep(
 ) -> list[dict[str, Any]]:
     from vllm import LLM
 
-    llm = LLM(**engine_options(model))
+    llm: Any = LLM(**engine_options(model))
     chat_format = ChatFormat(llm.get_tokenizer(), options_of(model))
     counted, step = itertools.count(), llm.llm_engine.step
     done = 0
@@ -185,8 +185,8 @@ def measure_sequential(path: str, calls: list[tuple[Request, Completion]]) -> di
     from aloe.engines.embedded import resolve_checkpoint
 
     folder = resolve_checkpoint(path)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     start, output, prompts = time.monotonic(), 0, 0
     for request, answer in calls:
         ids = tokenizer.apply_chat_template(

@@ -214,6 +214,7 @@ def run_stages(config: Path, code: Path, extra: list[str]) -> dict[str, Any]:
         text=True,
         cwd="/",
     ) as process:
+        assert process.stdout is not None
         for line in process.stdout:
             event, now = json.loads(line), time.time()
             label = str(event.get("label", ""))

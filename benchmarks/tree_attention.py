@@ -19,6 +19,7 @@ import statistics
 import time
 from array import array
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from aloe.training import tree_actor
 from aloe.training.data import Encoded
 from aloe.training.plain_actor import PlainActor
+from aloe.training.token_tree import pack
 from aloe.training.tree_actor import TreeActor
 from aloe.training.worker import pad
 
@@ -62,7 +64,7 @@ def dense(end: torch.Tensor) -> torch.Tensor:
 
 
 def actor(kind: type[Actor], attention: str, dtype: torch.dtype, shape: dict[str, Any]) -> Actor:
-    config = LlamaConfig(vocab_size=WORDS, **shape, attn_implementation=attention)
+    config = LlamaConfig(**shape | {"vocab_size": WORDS, "attn_implementation": attention})
     torch.manual_seed(0)
     torch.set_default_dtype(dtype)
     try:
@@ -165,13 +167,13 @@ def speed(name: str, trees: list[Rows], model: Actor) -> dict[str, Any]:
     torch.cuda.reset_peak_memory_stats()
     held = torch.cuda.memory_allocated()
     model.eval()
-    first_score = [timed(lambda rows=rows: score(rows)) for rows in trees]
+    first_score = [timed(partial(score, rows)) for rows in trees]
     model.train()
-    first = [timed(lambda rows=rows: train(rows)) for rows in trees]
+    first = [timed(partial(train, rows)) for rows in trees]
     model.eval()
-    scores = [timed(lambda rows=rows: score(rows)) for _ in range(3) for rows in trees]
+    scores = [timed(partial(score, rows)) for _ in range(3) for rows in trees]
     model.train()
-    steps = [timed(lambda rows=rows: train(rows)) for _ in range(3) for rows in trees]
+    steps = [timed(partial(train, rows)) for _ in range(3) for rows in trees]
     return {
         "variant": name,
         "first_score": first_score,
@@ -206,7 +208,7 @@ def main() -> None:
         rng = random.Random(turns)
         trees = [tree(rng, turns, user, reply) for _ in range(arguments.trees)]
         rows = [sum(len(row.ids) for row in part) for part in trees]
-        nodes = [len(tree_actor.pack([list(row.ids) for row in part])) for part in trees]
+        nodes = [len(pack([list(row.ids) for row in part])) for part in trees]
         print(f"{turns} turns: {nodes} nodes, {rows} tokens in rows", flush=True)
         for name in ("flex", "dense", "plain"):
             attention = "flex_attention" if name == "flex" else "sdpa"
