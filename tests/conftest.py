@@ -8,9 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 from hypothesis import settings
-from scripted_runs import scripted_values
+from scripted_runs import scripted_file
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -39,9 +38,7 @@ def pytest_sessionfinish() -> None:
 @pytest.fixture
 def scripted_config(tmp_path: Path) -> Path:
     """A whole run without any model but the trained one, on small pools."""
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(scripted_values(tmp_path)))
-    return path
+    return scripted_file(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROLES = ("user", "inducer", "guided", "unguided", "judge")
 
 
@@ -33,6 +35,13 @@ def scripted_values(folder: Path, latency_s: float = 0.0) -> dict[str, Any]:
         "training": {"base": "embedded://tiny", "sft": tiny, "dpo": tiny | {"beta": 0.1}},
         "evaluation": {"policies": {"base": "model:script"}, "turns": 3},
     }
+
+
+def scripted_file(folder: Path) -> Path:
+    """Its configuration file."""
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(scripted_values(folder)))
+    return path
 
 
 def persona_rows(splits: list[str]) -> list[dict[str, str]]:

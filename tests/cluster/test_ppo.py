@@ -44,6 +44,8 @@ class Run:
     config: Config
     store: Store
     manifest: Manifest
+    places: frozenset[str] = frozenset()
+    """Ids of its placement groups."""
 
     def numbers(self, split: str) -> dict[tuple[int, str], float]:
         rows = self.store.read_table("training/ppo/metrics.parquet", METRICS).to_pylist()
@@ -64,8 +66,11 @@ def begun(folder: Path) -> tuple[Config, Store]:
 @pytest.fixture(scope="module")
 def run(own_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     config, store = begun(tmp_path_factory.mktemp("ppo"))
+    before = ray.util.placement_group_table().keys() if ray.is_initialized() else set()
     train_reward(config, store)
-    return Run(config, store, train_ppo(config, store))
+    manifest = train_ppo(config, store)
+    places = frozenset(ray.util.placement_group_table().keys() - before)
+    return Run(config, store, manifest, places)
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +141,8 @@ def test_ten_dialogues_are_kept_at_every_look(run):
 
 
 def test_everyone_had_a_place_of_its_own_and_gave_it_back(run):
-    """Comes before the run that is killed: Ray remembers all placement groups."""
-    places = list(ray.util.placement_group_table().values())
+    table = ray.util.placement_group_table()
+    places = [table[key] for key in run.places]
     sizes = sorted(len(place["bundles"]) for place in places)
     # The policy's two ranks; the other four roles, and before them the reward model's training.
     assert sizes == [1, 1, 1, 1, 1, 2]

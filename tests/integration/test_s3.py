@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from chat_templates import SHAPES
 from s3_server import bucket_of_the_environment
-from scripted_runs import persona_rows
+from scripted_runs import persona_rows, scripted_file
 
-from aloe.config import VllmModel
+from aloe.config import Config, VllmModel
 from aloe.config_file import load_config
 from aloe.dialogue import rollout_dialogues
 from aloe.engines.embedded import check_checkpoint, resolve_checkpoint
@@ -26,6 +28,10 @@ from aloe.storage.traffic import traffic
 pytestmark = pytest.mark.usefixtures("own_ray")
 
 
+Made = tuple[Config, pa.Table, list[bytes]]
+"""A configuration, its nodes, and the files of its training rows."""
+
+
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     with bucket_of_the_environment() as url:
@@ -38,37 +44,39 @@ def prepare(config, store) -> None:
     Manifest("personas", {}, "fixed", complete=True).save(store)
 
 
-def test_a_run_on_s3_equals_a_run_on_disk(bucket, scripted_config, tmp_path):
-    made = []
-    for root in (f"{bucket}/run", str(tmp_path / "disk")):
-        config = load_config(str(scripted_config), ["--run.dir", root])
-        store = Store(root)
-        store.check_reachable()
-        store.check_writable()
-        prepare(config, store)
-        rollout_dialogues(config, store)
-        build_preferences(config, store)
-        nodes = store.read_table("dialogue/nodes", NODES)
-        files = ("preferences/pairs.parquet", "preferences/sft.parquet")
-        made.append(
-            [
-                nodes.sort_by([("tree_id", "ascending"), ("node_id", "ascending")]),
-                *(store.read_bytes(name) for name in files),
-            ]
-        )
-    on_s3, on_disk = made
-    assert len(set(on_s3[0]["tree_id"].to_pylist())) == 6
-    assert on_s3 == on_disk
+def made(config_file: Path, root: str) -> Made:
+    """Trees and training rows of a run in this folder."""
+    config = load_config(str(config_file), ["--run.dir", root])
+    store = Store(root)
+    store.check_reachable()
+    store.check_writable()
+    prepare(config, store)
+    rollout_dialogues(config, store)
+    build_preferences(config, store)
+    nodes = store.read_table("dialogue/nodes", NODES)
+    files = ("preferences/pairs.parquet", "preferences/sft.parquet")
+    in_order = nodes.sort_by([("tree_id", "ascending"), ("node_id", "ascending")])
+    return config, in_order, [store.read_bytes(name) for name in files]
 
 
-def test_a_second_call_on_s3_finds_everything_done(bucket, scripted_config):
-    config = load_config(str(scripted_config), ["--run.dir", f"{bucket}/run"])
-    assert run_one(config, "dialogue").complete
+@pytest.fixture(scope="module")
+def on_s3(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return made(scripted_file(tmp_path_factory.mktemp("s3")), f"{bucket}/run")
 
 
-def test_exports_go_to_s3_and_folders_come_back(bucket):
+def test_a_run_on_s3_equals_a_run_on_disk(on_s3, scripted_config, tmp_path):
+    on_disk = made(scripted_config, str(tmp_path / "disk"))
+    assert len(set(on_s3[1]["tree_id"].to_pylist())) == 6
+    assert on_s3[1:] == on_disk[1:]
+
+
+def test_a_second_call_on_s3_finds_everything_done(on_s3):
+    assert run_one(on_s3[0], "dialogue").complete
+
+
+def test_exports_go_to_s3_and_folders_come_back(bucket, on_s3):
     target = Store(f"{bucket}/export")
-    names = export_run(Store(f"{bucket}/run"), "trl", target)
+    names = export_run(Store(on_s3[0].run.dir), "trl", target)
     local = localize(target.root)
     assert sorted(names) == sorted(Store(local).names())
     assert localize(target.root) == local
