@@ -42,7 +42,7 @@ def vllm_server(path: str, folder: Path) -> Iterator[str]:
             [*command, *flags.split(), *more.split(), *memory.split()],
             stdout=out,
             stderr=out,
-            env=os.environ | {"VLLM_CPU_OMP_THREADS_BIND": "nobind"},
+            env=os.environ | {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"},
         )
     try:
         _wait_until_healthy(f"http://127.0.0.1:{port}/health", process, log)
