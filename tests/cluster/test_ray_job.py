@@ -63,7 +63,7 @@ def cluster(tmp_path_factory) -> Iterator[dict[str, str]]:
     yield environment
     os.killpg(head.pid, signal.SIGTERM)
     try:
-        head.wait(30)
+        head.wait(5)  # --block outlives its Ray
     except subprocess.TimeoutExpired:
         os.killpg(head.pid, signal.SIGKILL)
     shutil.rmtree(sockets, ignore_errors=True)
