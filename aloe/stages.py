@@ -29,6 +29,7 @@ def stages_of(config: Config) -> list[str]:
 
 
 def kind_of(config: Config, stage: str | None) -> Kind | None:
+    """The training that a stage is; None if it is none, or none that this run has."""
     return next((kind for kind in kinds_of(config) if stage == f"training/{kind}"), None)
 
 

@@ -22,7 +22,7 @@ from aloe.personas import check_personas, look_at_given
 from aloe.personas.growth import growth_of
 from aloe.personas.lexicon import KINDS, Kind
 from aloe.personas.pairing import count_personas
-from aloe.stages import stages_of
+from aloe.stages import is_complete, stages_of
 from aloe.storage import Store, Usage, load_manifest, run_store
 from aloe.storage.spending import spent_by_stage
 
@@ -58,7 +58,7 @@ def estimate_run(config: Config, items: int) -> Estimate:
     stages = [name for name in stages_of(config) if name in SPEAKING]
     if config.personas.given:  # nobody speaks in it
         stages.remove("personas")
-    open_stages = [name for name in stages if not _complete(store, name)]
+    open_stages = [name for name in stages if not is_complete(store, name)]
     own = {name: sample_of(name, config, store) for name in open_stages if name != "training/ppo"}
     if "training/ppo" in open_stages:  # its episodes are like the benchmark's cases
         own.setdefault("evaluation", sample_of("evaluation", config, store))
@@ -97,11 +97,6 @@ def estimate_run(config: Config, items: int) -> Estimate:
         config.run.max_tokens,
         config.run.max_cost_usd,
     )
-
-
-def _complete(store: Store, stage: str) -> bool:
-    manifest = load_manifest(store, stage)
-    return manifest is not None and manifest.complete
 
 
 def _personas_of(config: Config, store: Store) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from aloe.engines.openai_faults import is_spent
 from aloe.engines.openai_parameters import not_honoured, remember
 from aloe.engines.tokenizer import chat_of
 from aloe.engines.vllm import single_tokens
+from aloe.engines.wrapper import Wrapper
 from aloe.errors import CallFailed, StageStopped, UserError, WorldFault
 from aloe.progress import console, say, telling_json
 from aloe.roles.asking import Answer
@@ -58,12 +59,12 @@ class Probed:
     requests: int = 0
 
 
-class _Stopping:
+class _Stopping(Wrapper[Engine]):
     """An engine that is told where to stop, so that it is known whether it can be."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine, self.ends = engine, list[str]()
-        self.load, self.release, self.close = engine.load, engine.release, engine.close
+        super().__init__(engine)
+        self.ends = list[str]()
 
     async def complete(self, request: Request) -> Completion:
         stop = () if request.choices or request.json_schema else (_STOP,)

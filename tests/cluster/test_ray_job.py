@@ -102,13 +102,13 @@ def submit(cluster: dict[str, str], script: str, *arguments: str) -> subprocess.
 def test_stages_as_jobs_then_regenerate_runs_what_is_left(cluster, scripted_config, tmp_path):
     common = ("--config", str(scripted_config), "--run.dir", str(tmp_path / "run"))
     common += ("--ray.fork_server", "true")  # one machine
-    for script in ("expand_personas", "rollout_dialogues"):
+    for script in ("expand_personas", "rollout_dialogues", "build_preferences", "train_sft"):
         done = submit(cluster, script, *common)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     store = Store(str(tmp_path / "run"))
-    for stage in ("personas", "dialogue"):
+    for stage in ("personas", "dialogue", "preferences", "training/sft"):
         assert load_manifest(store, stage).complete
-    assert load_manifest(store, "preferences") is None
+    assert load_manifest(store, "training/dpo") is None
 
     done = submit(cluster, "regenerate", *common)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
