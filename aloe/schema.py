@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from aloe.errors import UserError
 
-VERSION = "5"
+VERSION = "6"
 
 USAGE_FIELDS = [
     pa.field("prompt_tokens", pa.int64()),
@@ -97,7 +97,8 @@ PERSONAS = _table(
         ("personality_id", pa.string()),
         ("profile", pa.string()),
         ("personality", pa.string()),
-        ("preferences", pa.list_(pa.string())),  # kinds of aloe.roles.verifiable
+        ("preferences", pa.list_(pa.string())),  # kinds of aloe.verifiable
+        ("twin_id", pa.string()),  # the same of both twins; null without
         ("split", pa.string()),  # train | validation | benchmark
     ],
 )
@@ -118,15 +119,19 @@ NODES = _table(
         ("finish_reason", pa.string()),  # stop | length | stop_text; see aloe.engines.Completion
         ("on_spine", pa.bool_()),
         ("preferred", pa.bool_()),  # null for user nodes
+        ("met", pa.float32()),  # share of what was hinted at so far that it meets; see select
+        ("selected", pa.bool_()),  # among the best, and nothing that was hinted at is missed
         ("judge_probability", pa.float32()),  # P(this reply preferred), mean of both orders
         ("judge_shown_first", pa.float32()),  # P(this reply preferred) when it is shown first
         ("judge_agrees", pa.bool_()),  # both orders prefer the same reply
         ("induced_profile", pa.string()),  # on user nodes; null when nothing was revealed
         ("induced_personality", pa.string()),
+        ("hint", pa.string()),  # on user nodes: kind that a planned user hints at; null if none
         ("persona_id", pa.string()),
         ("profile", pa.string()),
         ("personality", pa.string()),
         ("preferences", pa.list_(pa.string())),
+        ("twin_id", pa.string()),
         ("split", pa.string()),
         ("seed", pa.int64()),
         ("fingerprint", pa.string()),
@@ -207,6 +212,7 @@ PROMPTS = _table(
         ("profile", pa.string()),
         ("personality", pa.string()),
         ("preferences", pa.list_(pa.string())),
+        ("twin_id", pa.string()),
         ("prompt", MESSAGES),  # system and the first user message
     ],
 )
@@ -263,6 +269,7 @@ DIALOGUES = _table(
         ("profile", pa.string()),
         ("personality", pa.string()),
         ("preferences", pa.list_(pa.string())),
+        ("twin_id", pa.string()),
         ("turn", pa.int32()),
         ("user", pa.string()),
         ("reply", pa.string()),

@@ -6,10 +6,14 @@ Files and command-line overrides are read by `aloe.config_file`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import get_args
+
 from pydantic import field_validator, model_validator
 
 from aloe.config.generation import (
     ActorPool,
+    Condition,
     DialogueConfig,
     EvaluationConfig,
     PersonasConfig,
@@ -17,6 +21,8 @@ from aloe.config.generation import (
     PreferenceKind,
     PreferencesConfig,
     ReportConfig,
+    SelectConfig,
+    TwinsConfig,
     VerifiableConfig,
 )
 from aloe.config.language import Language, language_of
@@ -48,9 +54,11 @@ from aloe.config.training import (
     TrainingConfig,
     TrainingStage,
 )
+from aloe.verifiable.replies import ProgramPolicy
 
 __all__ = [
     "ActorPool",
+    "Condition",
     "Config",
     "DialogueConfig",
     "DpoConfig",
@@ -81,10 +89,12 @@ __all__ = [
     "Sampling",
     "ScriptedModel",
     "Section",
+    "SelectConfig",
     "SftConfig",
     "StorageConfig",
     "TrainingConfig",
     "TrainingStage",
+    "TwinsConfig",
     "VerifiableConfig",
     "VerifiableModel",
     "VllmModel",
@@ -140,11 +150,12 @@ class Config(Section):
                     "personas.openings: its first words are English, expected false with "
                     f"language: {self.language}"
                 )
-            if self.personas.verifiable.count:
-                raise ValueError(
-                    "personas.verifiable: its preferences are told and checked in English, "
-                    f"expected count: 0 with language: {self.language}"
-                )
+            for key in ("verifiable", "twins"):
+                if getattr(self.personas, key).count:
+                    raise ValueError(
+                        f"personas.{key}: its preferences are told and checked in English, "
+                        f"expected count: 0 with language: {self.language}"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -160,9 +171,7 @@ class Config(Section):
                 raise ValueError(
                     f"{key} names {name!r}, expected one of models: {', '.join(self.models)}"
                 )
-        for key, name in used.items():
-            if isinstance(self.models[name], VerifiableModel) and key != "roles.judge":
-                raise ValueError(f"{key} names {name!r}, but a verifiable model can only judge")
+        self._programs_have_parts(used)
         if self.run.max_cost_usd is not None:
             _prices_known({name: self.models[name] for name in used.values()})
         ppo = self.training.ppo
@@ -174,11 +183,83 @@ class Config(Section):
             "preferences.sft_min_met is set": self.preferences.sft_min_met,
         }
         for key, checks in checking.items():
-            if checks and not self.personas.verifiable.count:
-                raise ValueError(f"{key}: expected personas.verifiable.count of at least 1")
+            if checks and not self.personas.checkable:
+                raise ValueError(
+                    f"{key}: expected personas.verifiable.count of at least 1, or of personas.twins"
+                )
+        self._conditions_hold()
         if self.evaluation.baseline not in self.evaluation.policies:
             raise ValueError("evaluation.baseline must be one of evaluation.policies")
         return self
+
+    def _conditions_hold(self) -> None:
+        """Whether what policies are to be measured under can be had."""
+        twins = self.personas.twins
+        for name, condition in self.evaluation.conditions.items():
+            if condition.reads in ("twin", "topics") and (
+                not twins.planned or twins.hints != "program"
+            ):
+                raise ValueError(
+                    f"evaluation.conditions.{name}.reads: {condition.reads} expects personas.twins "
+                    "with hints: program"
+                )
+            if condition.reads in ("notes", "persona") and not twins.planned:
+                raise ValueError(
+                    f"evaluation.conditions.{name}.reads: {condition.reads} expects personas.twins "
+                    "with planned hints"
+                )
+        for name, target in self.evaluation.policies.items():
+            if not target.startswith("program:"):
+                continue
+            known = get_args(ProgramPolicy)
+            if target.removeprefix("program:") not in known:
+                raise ValueError(
+                    f"evaluation.policies.{name}: {target}, expected program: and one of "
+                    f"{', '.join(known)}"
+                )
+            if not twins.planned:
+                raise ValueError(
+                    f"evaluation.policies.{name}: {target} expects personas.twins with planned "
+                    "hints"
+                )
+
+    def _programs_have_parts(self, used: Mapping[str, str]) -> None:
+        """Whether a program speaks only where it can. ``used``: model name by key."""
+        twins = self.personas.twins
+        roles = {"roles.judge"}
+        if twins.planned:
+            roles |= {"roles.user", "roles.inducer"}
+        for key, name in used.items():
+            if isinstance(self.models[name], VerifiableModel) and key not in roles:
+                raise ValueError(
+                    f"{key} names {name!r}, but a verifiable model can only judge, and play user "
+                    "and inducer of personas.twins whose hints are planned"
+                )
+        if twins.count and _names_a_program(self, "user") != (twins.hints == "program"):
+            raise ValueError(
+                f"personas.twins.hints: {twins.hints} does not go with roles.user "
+                f"{self.roles.user!r}, expected a verifiable model for program, another for the "
+                "rest"
+            )
+        if self.dialogue.select is not None and not twins.planned:
+            raise ValueError(
+                "dialogue.select: expected personas.twins with planned hints, as it goes by what "
+                "has been hinted at"
+            )
+        if self.preferences.twins and (self.dialogue.select is None or twins.hints != "program"):
+            raise ValueError(
+                "preferences.twins: expected dialogue.select, and personas.twins with hints: "
+                "program, whose twins can be asked what they would have said"
+            )
+        if twins.planned and self.dialogue.start:
+            raise ValueError(
+                "dialogue.start: expected none, as a program plans what twins hint at from the "
+                "first turn on"
+            )
+
+
+def _names_a_program(config: Config, role: str) -> bool:
+    return isinstance(config.models[getattr(config.roles, role)], VerifiableModel)
 
 
 def _prices_known(models: dict[str, ModelConfig]) -> None:

@@ -57,7 +57,10 @@ PreferenceKind = Literal[
     "casual",
     "picks_up",
 ]
-"""Kinds of preferences that a program can check, see `aloe.roles.verifiable`."""
+"""Kinds of preferences that a program can check, see `aloe.verifiable`."""
+
+PairName = Literal["question", "tone", "self", "length", "register"]
+"""Pairs of opposite kinds, see `aloe.verifiable.PAIRS`."""
 
 
 class VerifiableConfig(Section):
@@ -65,6 +68,31 @@ class VerifiableConfig(Section):
     """Checkable preferences that each persona holds; no two that contradict each other."""
     kinds: tuple[PreferenceKind, ...] = ()
     """Kinds to draw from; empty: all."""
+
+
+class TwinsConfig(Section):
+    count: int = Field(0, ge=0, le=5)
+    """Pairs of opposite kinds of which each persona likes one; 0: no twins. Each persona is then
+    two, which like the opposites and share all else: they stand and are drawn together."""
+    pairs: tuple[PairName, ...] = ("question", "tone", "self", "length", "register")
+    """Pairs to draw from: ask or not, exclaim or not, talk of oneself or not, 20 words or fewer,
+    short forms such as it's or none."""
+    hints: Literal["program", "model", "free"] = "program"
+    """How the user hints at what a reply missed: in a program's words, in a model's words as a
+    program plans it turn by turn, or as a model likes, told of the preferences alone."""
+
+    @model_validator(mode="after")
+    def _are_enough(self) -> TwinsConfig:
+        if len(set(self.pairs)) != len(self.pairs):
+            raise ValueError("pairs: one stands twice")
+        if self.count > len(self.pairs):
+            raise ValueError(f"count: {self.count} of {len(self.pairs)} pairs cannot be drawn")
+        return self
+
+    @property
+    def planned(self) -> bool:
+        """Whether a program plans what users hint at, turn by turn."""
+        return self.count > 0 and self.hints != "free"
 
 
 class PersonasConfig(Section):
@@ -111,15 +139,24 @@ class PersonasConfig(Section):
     personalities_per_profile: int = Field(10, ge=1)
     """Personalities paired with each profile that is not held out."""
     max_personas: int | None = Field(None, ge=1)
-    """Most personas kept for dialogue, drawn by seed; null keeps every pair or given one."""
+    """Most personas kept for dialogue, drawn by seed; null keeps every pair or given one. Of twins
+    it counts one."""
     heldout_profiles: int = Field(20, ge=1)
     """Profiles kept apart for the benchmark."""
     heldout_personalities: int = Field(5, ge=1)
     """Personalities kept apart for the benchmark; cases are all pairs of held-out ones."""
     verifiable: VerifiableConfig = VerifiableConfig()
     """Checkable preferences, drawn by seed and told in the personality."""
+    twins: TwinsConfig = TwinsConfig()
+    """Checkable preferences of which nothing suits everyone: a persona and its twin like the
+    opposites. In place of verifiable."""
     actors: ActorPool = ActorPool()
     """Ray actors that hold the writer."""
+
+    @property
+    def checkable(self) -> bool:
+        """Whether personas hold preferences that a program can check."""
+        return self.verifiable.count > 0 or self.twins.count > 0
 
     @property
     def writers(self) -> list[str]:
@@ -140,10 +177,29 @@ class PersonasConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _twins_or_others(self) -> PersonasConfig:
+        if self.twins.count and self.verifiable.count:
+            raise ValueError("twins: expected verifiable.count of 0, as twins hold kinds in pairs")
+        return self
+
+    @model_validator(mode="after")
     def _openings_need_one(self) -> PersonasConfig:
         if self.openings and self.asked != 1:
             raise ValueError("openings: needs asked: 1, as they are drawn for one persona")
         return self
+
+
+class SelectConfig(Section):
+    samples: int = Field(4, ge=2)
+    """Replies that are sampled in each turn; the conversation goes on with one of them."""
+    by: Literal["program"] = "program"
+    """Who selects: the share of what has been hinted at so far that a reply meets."""
+    guided: bool = True
+    """Whether the replies are sampled with the inducer's notes (the teacher), or by the policy
+    from the conversation alone."""
+    slips: float = Field(0.0, ge=0, le=1)
+    """Share of the turns that go on with any of the replies instead of one of the best, so that
+    there is something to hint at, and to mend."""
 
 
 class DialogueConfig(Section):
@@ -161,6 +217,9 @@ class DialogueConfig(Section):
     """Which replies a conversation goes on with: one at random (the paper), or one of each role."""
     samples: int = Field(1, ge=1)
     """Replies per reply role and turn; guided reply i is judged against unguided reply i."""
+    select: SelectConfig | None = None
+    """Conversations of one reply role, which go on with the best of several replies: data for
+    context distillation. Null: trees of pairs of replies, each judged."""
     max_nodes: int = Field(4096, ge=3)
     """Most nodes in one tree; what would be beyond it is cut, later turns first. Ten turns of both
     are 3,069 nodes."""
@@ -172,6 +231,12 @@ class DialogueConfig(Section):
     """Longest note of the inducer, in tokens."""
     actors: ActorPool = ActorPool()
     """Ray actors that roll out trees."""
+
+    @model_validator(mode="after")
+    def _selects_on_a_spine(self) -> DialogueConfig:
+        if self.select is not None and (self.samples != 1 or self.branching != "spine"):
+            raise ValueError("select: expected samples: 1 and branching: spine")
+        return self
 
     def trees_per_part(self, trees: int) -> int:
         """Trees in each file of the rollout: part_size, or fewer, so that all actors get enough."""
@@ -187,9 +252,26 @@ class PreferencesConfig(Section):
     """Smallest |P(guided preferred) - P(unguided preferred)| with which a pair is kept."""
     sft_rows: Literal["all", "pairs"] = "all"
     """Whose preferred replies SFT learns: of every comparison (the paper), or of kept pairs."""
+    twins: bool = False
+    """Pairs are made of what two replies are in the twin's conversation too: there the same two
+    have the opposite label, so that what is merely better for everyone cancels out. They are taken
+    from selected replies (dialogue.select)."""
     sft_min_met: float = Field(0.0, ge=0, le=1)
     """Of those, SFT learns the replies that meet at least this share of the persona's checkable
     preferences (rejection sampling)."""
+
+
+class Condition(Section):
+    reads: Literal["conversation", "notes", "persona", "twin", "topics", "first", "last"] = (
+        "conversation"
+    )
+    """What the policy is given: the conversation; with exact notes of what was hinted at, or with
+    all that the persona likes; what the twin would have said after the same replies; the
+    conversation without hints and praise; its first message; its last exchange."""
+    wordings: Literal["heldout", "train"] | None = None
+    """Words of the hints; null: evaluation.wordings."""
+    topics: Literal["heldout", "train"] | None = None
+    """What the user talks of; null: evaluation.topics."""
 
 
 class EvaluationConfig(Section):
@@ -197,13 +279,20 @@ class EvaluationConfig(Section):
     """Folder of Jinja templates for the scoring judge, or their texts by file name; null: the
     built-in one, `aloe/evaluation/prompts`."""
     policies: dict[str, str] = Field({"base": "base", "sft": "sft", "dpo": "dpo"})
-    """Name in tables -> checkpoint: base, sft, dpo or ppo of this run, a path, or model:NAME."""
+    """Name in tables -> checkpoint: base, sft, dpo or ppo of this run, a path, model:NAME, or one
+    without a model, program:constant, program:random, program:ideal or program:oracle."""
+    conditions: dict[str, Condition] = Field(default_factory=dict)
+    """Policy -> under what it is measured, where that is not what all policies have: controls."""
     baseline: str = "base"
     """Policy with which the others are compared, case by case."""
     turns: int = Field(10, ge=2)
     """Turns of each case."""
     max_cases: int | None = Field(None, ge=2)
-    """Most held-out personas used, drawn by seed; null uses all."""
+    """Most held-out personas used, drawn by seed; null uses all. Of twins both are, or none."""
+    wordings: Literal["heldout", "train"] = "heldout"
+    """Words of the hints that twins drop: those that no training has seen, or the others."""
+    topics: Literal["heldout", "train"] = "train"
+    """What twins talk of: things that trainings have seen too, or others."""
     tries: int = Field(3, ge=1)
     """Tries per call before the case is given up and becomes a row in errors."""
     sampling: Sampling = Sampling()
@@ -214,6 +303,22 @@ class EvaluationConfig(Section):
     """Coverage of the intervals."""
     actors: ActorPool = ActorPool()
     """Ray actors that hold policy, simulator and judge."""
+
+    def condition(self, policy: str) -> Condition:
+        """Under what a policy is measured; nothing in it is null."""
+        own = self.conditions.get(policy, Condition())
+        return Condition(
+            reads=own.reads,
+            wordings=own.wordings or self.wordings,
+            topics=own.topics or self.topics,
+        )
+
+    @model_validator(mode="after")
+    def _conditions_of_policies(self) -> EvaluationConfig:
+        for name in self.conditions:
+            if name not in self.policies:
+                raise ValueError(f"conditions.{name}: expected one of policies")
+        return self
 
 
 class ReportConfig(Section):

@@ -141,7 +141,8 @@ class ScriptedModel(Section):
 
 class VerifiableModel(Section):
     backend: Literal["verifiable"]
-    """A judge without a model: it checks which of a persona's preferences a reply meets."""
+    """A program: as judge it checks which of a persona's preferences a reply meets; where
+    personas.twins are planned it also plays the user, and the inducer."""
 
 
 ModelConfig = Annotated[

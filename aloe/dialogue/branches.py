@@ -36,7 +36,9 @@ def is_spine(branch: int) -> bool:
 
 
 def nodes_per_turn(config: DialogueConfig) -> int:
-    """One user message and the replies of both roles."""
+    """One user message and the replies, of both roles where none is selected."""
+    if config.select is not None:
+        return 1 + config.select.samples
     return 1 + len(REPLY_ROLES) * config.samples
 
 

@@ -13,15 +13,17 @@ def told_turn(persona: Persona, rows: list[Row]) -> str:
     Args:
         rows: of `aloe.schema.NODES`, of one turn.
     """
-    by_role = {row["role"]: row for row in reversed(rows)}  # of several samples the first
-    user, guided, unguided = (by_role[role] for role in ("user", "guided", "unguided"))
+    user, *replies = rows
+    shown = {row["role"]: row for row in reversed(replies)}  # of several samples the first
+    if replies[0]["selected"] is not None:  # the one that goes on
+        shown = {row["role"]: row for row in replies if row["on_spine"]}
     lines = [f"a tree, turn {user['turn']}:"]
     if user["turn"] == 1:
         lines.append(f"  persona   {excerpt(f'{persona.profile} {persona.personality}')}")
     lines.append(f"  user      {excerpt(user['text'])}")
     noted = user["induced_profile"], user["induced_personality"]
     lines.append(f"  noted     {excerpt(' '.join(filter(None, noted))) or 'nothing'}")
-    for row in (guided, unguided):
+    for row in shown.values():
         mark = "  <- preferred" if row["preferred"] else ""
         lines.append(f"  {row['role']:<9} {excerpt(row['text'])}{mark}")
     return "\n".join(lines)

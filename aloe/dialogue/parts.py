@@ -97,6 +97,8 @@ class Summary:
     """Comparisons whose probabilities are shares of votes."""
     vote_variance: float = 0.0
     """Sum of the variances of P(guided preferred) of these."""
+    selected: int = 0
+    """Replies of selected turns that meet all that was hinted at, where something was."""
     usage: Usage = field(default_factory=Usage)
 
     def __add__(self, other: Summary) -> Summary:
@@ -114,6 +116,7 @@ class Summary:
             self.even + other.even,
             self.voted + other.voted,
             self.vote_variance + other.vote_variance,
+            self.selected + other.selected,
             self.usage + other.usage,
         )
 
@@ -209,7 +212,7 @@ def total(store: Store) -> Summary:
 
 
 def _summary(tree: Tree, config: DialogueConfig) -> Summary:
-    guided = [row for row in tree.rows if row["role"] == "guided"]
+    guided = [r for r in tree.rows if r["role"] == "guided" and r["judge_probability"] is not None]
     replies = [row for row in tree.rows if row["role"] != "user"]
     ties = [row for row in guided if is_even(row["judge_probability"])]
     ended = [row["finish_reason"] for row in replies]
@@ -224,6 +227,7 @@ def _summary(tree: Tree, config: DialogueConfig) -> Summary:
         nodes=len(tree.rows),
         comparisons=len(guided),
         agreements=sum(row["judge_agrees"] for row in guided),
+        selected=sum(bool(row["selected"]) for row in replies),
         failed_turns=turns_per_tree(config) - held - excused,
         context_ends=len(outgrown),
         replies=len(replies),
@@ -233,7 +237,9 @@ def _summary(tree: Tree, config: DialogueConfig) -> Summary:
         voted=sum(votes_of(_judged(row)) > 0 for row in guided),
         # Each reply holds one order; the variance of their mean is a quarter of the sum.
         vote_variance=sum(
-            share_variance(r["judge_shown_first"], votes_of(_judged(r))) for r in replies
+            share_variance(r["judge_shown_first"], votes_of(_judged(r)))
+            for r in replies
+            if r["judge_shown_first"] is not None
         )
         / 4,
         usage=Usage.of_calls(_calls([*tree.rows, *tree.ends])),

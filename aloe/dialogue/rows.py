@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aloe.dialogue.branches import REPLY_ROLES, Pick, is_spine, picks, turn_of
-from aloe.dialogue.turn import Pair, Turn
+from aloe.dialogue.turn import Pair, SelectedTurn, Turn
 from aloe.engines import Message
 from aloe.errors import CallFailed, ContextExceeded
 from aloe.roles import BUILT_IN, Answer, Persona, Prompts
@@ -36,8 +36,9 @@ class TreeSeed:
 
 
 def turn_seed(start: TreeSeed, branch: int) -> int:
-    """The seed of one turn. On the spine it is the same whatever else branches off."""
-    place = [start.tree_id, turn_of(branch)]
+    """The seed of one turn, the same for twins. On the spine it is the same whatever else branches
+    off."""
+    place = [start.persona.twin_id or start.tree_id, turn_of(branch)]
     return derive_seed(start.seed, *place, *([] if is_spine(branch) else [branch]))
 
 
@@ -48,7 +49,38 @@ def turn_rows(start: TreeSeed, branch: int, turn: Turn, parent: str | None) -> l
         parent: node that the user answers; None at the root.
     """
     spine = is_spine(branch)
-    common = dict.fromkeys(NODES.names) | {
+    user = _user_row(start, branch, turn, parent)
+    picked, _ = picks(turn_seed(start, branch), len(turn.pairs))
+    return [user] + [
+        _reply_row(start, user, role, sample)
+        | _judged(role, pair)
+        | {"on_spine": spine and picked == (role, sample)}
+        for role in REPLY_ROLES
+        for sample, pair in enumerate(turn.pairs)
+    ]
+
+
+def selected_rows(
+    start: TreeSeed, branch: int, turn: SelectedTurn, parent: str | None
+) -> list[Row]:
+    """The user's node, then the replies; ``preferred`` are those that meet most."""
+    user = _user_row(start, branch, turn, parent)
+    return [user] + [
+        _reply_row(start, user, turn.role, sample)
+        | _said(answer)
+        | {
+            "preferred": turn.met[sample] == max(turn.met),
+            "met": turn.met[sample],
+            "selected": turn.exemplary[sample],
+            "on_spine": sample == turn.chosen,
+            "calls": [answer.call],
+        }
+        for sample, answer in enumerate(turn.replies)
+    ]
+
+
+def _common(start: TreeSeed, branch: int) -> Row:
+    return dict.fromkeys(NODES.names) | {
         "tree_id": start.tree_id,
         "turn": turn_of(branch),
         "branch": branch,
@@ -56,35 +88,35 @@ def turn_rows(start: TreeSeed, branch: int, turn: Turn, parent: str | None) -> l
         "profile": start.persona.profile,
         "personality": start.persona.personality,
         "preferences": list(start.persona.preferences),
+        "twin_id": start.persona.twin_id,
         "split": start.split,
         "seed": start.seed,
         "fingerprint": start.fingerprint,
     }
-    user = common | {
+
+
+def _user_row(start: TreeSeed, branch: int, turn: Turn | SelectedTurn, parent: str | None) -> Row:
+    return _common(start, branch) | {
         "node_id": _node_id(start.tree_id, branch, "user"),
         "parent_id": parent,
         "role": "user",
         **_said(turn.user),
         "history": list(start.history) or None if parent is None else None,
-        "on_spine": spine,
+        "on_spine": is_spine(branch),
         "induced_profile": turn.induced.value.profile,
         "induced_personality": turn.induced.value.personality,
+        "hint": turn.hint,
         "calls": [turn.user.call, turn.induced.call],
     }
-    picked, _ = picks(turn_seed(start, branch), len(turn.pairs))
-    return [user] + [
-        common
-        | _judged(role, pair)
-        | {
-            "node_id": _node_id(start.tree_id, branch, role, sample),
-            "parent_id": user["node_id"],
-            "role": role,
-            "sample": sample,
-            "on_spine": spine and picked == (role, sample),
-        }
-        for role in REPLY_ROLES
-        for sample, pair in enumerate(turn.pairs)
-    ]
+
+
+def _reply_row(start: TreeSeed, user: Row, role: str, sample: int) -> Row:
+    return _common(start, user["branch"]) | {
+        "node_id": _node_id(start.tree_id, user["branch"], role, sample),
+        "parent_id": user["node_id"],
+        "role": role,
+        "sample": sample,
+    }
 
 
 def _judged(role: str, pair: Pair) -> Row:
@@ -138,6 +170,12 @@ def finished_turns(rows: Iterable[Row], size: int) -> dict[int, list[Row]]:
 def in_order(turns: dict[int, list[Row]]) -> list[Row]:
     """All rows by number of their branch, whichever was finished first."""
     return [row for branch in sorted(turns) for row in turns[branch]]
+
+
+def selected_in(turn: list[Row]) -> Pick:
+    """The reply with which a conversation goes on where replies are selected."""
+    row = next(row for row in turn if row["role"] != "user" and row["on_spine"])
+    return Pick(row["role"], row["sample"])
 
 
 def answered_by(turn: list[Row], pick: Pick) -> tuple[str, list[Message]]:

@@ -22,6 +22,7 @@ from aloe.progress import meter, say
 from aloe.roles import prompts_of
 from aloe.runtime import connect
 from aloe.storage import Manifest, Store, stage_manifest
+from aloe.verifiable.wordings import wordings_version
 
 _INDIFFERENT = {"actors", "part_size", "prompts", "start"}
 """Keys that do not decide what is said; of prompts their version does."""
@@ -80,6 +81,7 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
             "nodes": done.nodes,
             "comparisons": done.comparisons,
             "truncated": done.truncated,
+            "selected": done.selected,
             "ties": done.ties,
             "failed_trees": done.failed_trees,
             "failed_turns": done.failed_turns,
@@ -111,6 +113,7 @@ def _settings(config: Config) -> dict[str, Any]:
         "prompts": prompts.version("dialogue"),
         **prompts.settings(),
         **config.judge.settings(),
+        **({"wordings": wordings_version()} if config.personas.twins.planned else {}),
     }
 
 

@@ -15,10 +15,12 @@ from aloe.dialogue.rows import (
     end_row,
     finished_turns,
     in_order,
+    selected_in,
+    selected_rows,
     turn_rows,
     turn_seed,
 )
-from aloe.dialogue.turn import hold_turn
+from aloe.dialogue.turn import hold_selected_turn, hold_turn
 from aloe.engines import Engine, Message
 from aloe.errors import CallFailed, StageStopped, WorldFault
 from aloe.roles import within
@@ -75,21 +77,19 @@ async def grow_tree(
 
     async def finish(branch: int, history: list[Message], parent: str | None) -> bool:
         try:
-            turn = await hold_turn(
-                start.persona,
-                history,
-                speakers,
-                config,
-                turn_seed(start, branch),
-                start.prompts,
-            )
+            seed = turn_seed(start, branch)
+            place = (start.persona, history, speakers, config, seed, start.prompts)
+            if config.select is None:
+                found = turn_rows(start, branch, await hold_turn(*place), parent)
+            else:
+                found = selected_rows(start, branch, await hold_selected_turn(*place), parent)
         except CallFailed as error:
             ended[branch] = end_row(start, branch, error)
             if keep_ends is not None:
                 async with keeping:
                     await keep_ends(_by_branch(ended))
             return False
-        turns[branch] = turn_rows(start, branch, turn, parent)
+        turns[branch] = found
         if keep is not None:
             async with keeping:
                 await keep(in_order(turns))
@@ -111,7 +111,10 @@ async def grow_tree(
     async def grow(branch: int, history: list[Message], parent: str | None) -> None:
         if not await held(branch, history, parent):
             return
-        replies = picks(turn_seed(start, branch), config.samples)
+        if config.select is None:
+            replies = picks(turn_seed(start, branch), config.samples)
+        else:
+            replies = (selected_in(turns[branch]),) * 2
         for number in branches_after(branch, config):
             reply, said = answered_by(turns[branch], replies[number % 2])
             group.create_task(grow(number, [*history, *said], reply))

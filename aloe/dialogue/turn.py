@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aloe.config import DialogueConfig
+from aloe.dialogue.branches import ReplyRole
 from aloe.engines import Engine, Message
 from aloe.roles import (
     BUILT_IN,
@@ -22,6 +24,7 @@ from aloe.roles import (
     say_user,
 )
 from aloe.schema import derive_seed
+from aloe.verifiable import hinted, share_met
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,78 @@ class Turn:
     induced: Answer[Induced]
     pairs: list[Pair]
     """One per sample."""
+    hint: str | None = None
+    """Kind of `aloe.verifiable` that the user was to hint at, if a program plans its turns."""
+
+
+@dataclass(frozen=True)
+class SelectedTurn:
+    """A turn of which one of several replies of one role is selected."""
+
+    user: Answer[str]
+    induced: Answer[Induced]
+    role: ReplyRole
+    replies: list[Answer[str]]
+    met: list[float]
+    """Of each reply the share of what was hinted at so far that it meets; 0 if nothing was."""
+    exemplary: list[bool]
+    """Of each reply whether something was hinted at, and it meets all of that."""
+    chosen: int
+    """The reply that the conversation goes on with."""
+    hint: str | None
+
+
+async def hold_selected_turn(
+    persona: Persona,
+    history: list[Message],
+    engines: Mapping[str, Engine],
+    config: DialogueConfig,
+    seed: int,
+    prompts: Prompts = BUILT_IN,
+) -> SelectedTurn:
+    """Let the user speak after ``history``, sample replies, and choose by what was hinted at.
+
+    One of the best goes on, drawn by seed; with the probability ``config.select.slips`` any does.
+
+    Args:
+        engines: by role (user, inducer, and guided or unguided).
+        seed: of this turn; sample i > 0 of a reply derives its own.
+
+    Raises:
+        CallFailed: one call had no usable answer in ``config.tries`` tries.
+    """
+    select = config.select
+    assert select is not None
+    role: ReplyRole = "guided" if select.guided else "unguided"
+    tries, sampling = config.tries, config.sampling
+    user = await say_user(engines["user"], persona, history, sampling, tries, seed, prompts)
+    heard: list[Message] = [*history, {"role": "user", "content": user.value}]
+    note = await induce(
+        engines["inducer"], persona, heard, config.induction_max_tokens, tries, seed, prompts
+    )
+    told = note.value if select.guided else None
+    replies = await together(
+        *(
+            reply(engines[role], role, heard, told, sampling, tries, sample_seed, prompts)
+            for sample_seed in sample_seeds(seed, select.samples)
+        )
+    )
+    steps = persona.planned(heard)
+    known = hinted(steps)
+    met = [share_met(known, answer.value, persona.profile) for answer in replies]
+    best = [number for number, share in enumerate(met) if share == max(met)]
+    draw = random.Random(derive_seed(seed, "select"))
+    slips = draw.random() < select.slips
+    chosen = draw.choice(range(len(replies)) if slips else best)
+    exemplary = [bool(known) and share == 1 for share in met]
+    return SelectedTurn(
+        user, note, role, replies, met, exemplary, chosen, steps[-1].hint if steps else None
+    )
+
+
+def sample_seeds(seed: int, samples: int) -> list[int]:
+    """The seed of each of several replies to one message; the first has the turn's own."""
+    return [derive_seed(seed, "sample", i) if i else seed for i in range(samples)]
 
 
 async def hold_turn(
@@ -65,7 +140,7 @@ async def hold_turn(
     tries, sampling = config.tries, config.sampling
     user = await say_user(engines["user"], persona, history, sampling, tries, seed, prompts)
     heard: list[Message] = [*history, {"role": "user", "content": user.value}]
-    seeds = [derive_seed(seed, "sample", i) if i else seed for i in range(config.samples)]
+    seeds = sample_seeds(seed, config.samples)
 
     async def compare(note: Induced, unguided: Answer[str], seed: int) -> Pair:
         guided = await reply(
@@ -97,7 +172,8 @@ async def hold_turn(
             for answer, sample_seed in zip(unguided, seeds, strict=True)
         )
     )
-    return Turn(user, note, pairs)
+    steps = persona.planned(heard)
+    return Turn(user, note, pairs, steps[-1].hint if steps else None)
 
 
 async def together(*work: Coroutine[Any, Any, Any]) -> list[Any]:

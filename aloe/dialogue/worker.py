@@ -167,7 +167,7 @@ class RolloutWorker(EngineWorker):
         seed = self._config.run.seed
         return TreeSeed(
             stable_id(row["persona_id"], seed, self._fingerprint),
-            persona_of(row),
+            persona_of(row, self._config.personas.twins.planned),
             row["split"],
             seed,
             self._fingerprint,

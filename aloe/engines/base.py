@@ -26,7 +26,9 @@ class Request:
     json_schema: Mapping[str, Any] | None = None
     met: tuple[float, ...] = ()
     """Of each reply that is judged the share of checkable preferences that it meets, see
-    `aloe.roles.verifiable`; empty where the person holds none. Only a verifiable judge reads it."""
+    `aloe.verifiable`; empty where the person holds none. Only a verifiable judge reads it."""
+    said: str = ""
+    """What a program says here; only a verifiable user, inducer or policy does."""
     stop: tuple[str, ...] = ()
     """Texts at which generation ends; none of them is part of the answer."""
     thinks: bool = False

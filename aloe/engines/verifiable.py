@@ -1,4 +1,4 @@
-"""A judge without a model: it goes by the share of checkable preferences that a reply meets."""
+"""A speaker without a model: what a program judges, or has decided to say."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CAPACITY = 64
 
 
 class VerifiableEngine:
-    """Turns `Request.met` into probabilities of the choices; it can say nothing else.
+    """Turns `Request.met` into probabilities of the choices, and says `Request.said`.
 
     Of two replies the one that meets more is preferred for sure; equal ones are 1/2 each. A rating
     has the expectation 1 + 4 x share on the scale 1..5.
@@ -22,22 +22,29 @@ class VerifiableEngine:
         self._name = name
 
     async def complete(self, request: Request) -> Completion:
+        if not request.choices and request.said:
+            return self._completion(request.said)
         if not request.choices or not request.met:
-            raise MalformedAnswer(f"{self._name}: a verifiable judge only judges")
+            raise MalformedAnswer(
+                f"{self._name}: a verifiable model only judges, and plays whom a program plans"
+            )
         weights = _preferred(*request.met) if len(request.met) == 2 else _rated(request)
         logprobs = {
             choice: math.log(weight) if weight else -math.inf
             for choice, weight in zip(request.choices, weights, strict=True)
         }
+        return self._completion(max(logprobs, key=logprobs.__getitem__), logprobs)
+
+    def _completion(self, text: str, logprobs: dict[str, float] | None = None) -> Completion:
         return Completion(
-            text=max(logprobs, key=logprobs.__getitem__),
+            text=text,
             model=self._name,
             finish_reason="stop",
             prompt_tokens=0,
             cached_tokens=0,
             completion_tokens=0,
             seconds=0.0,
-            choice_logprobs=logprobs,
+            choice_logprobs=logprobs or {},
         )
 
     def load(self) -> Load:

@@ -9,6 +9,7 @@ from typing import Any
 from aloe.config import EvaluationConfig
 from aloe.engines import Engine, Message
 from aloe.errors import CallFailed, WorldFault
+from aloe.evaluation.reading import Reads, what_is_read
 from aloe.roles import (
     BUILT_IN,
     Persona,
@@ -20,6 +21,7 @@ from aloe.roles import (
     within,
 )
 from aloe.schema import derive_seed
+from aloe.verifiable import ProgramPolicy, program_reply
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,13 @@ class Case:
     seed: int
     """Of the run. The policy is no part of any sampler's seed: so cases are paired."""
     prompts: Prompts = BUILT_IN
+    reads: Reads = "conversation"
+    """What the policy is given, see `aloe.evaluation.reading`."""
+    program: ProgramPolicy | None = None
+    """The policy, where it is none of a model."""
+    pairs: tuple[str, ...] = ()
+    """Pairs of opposite kinds from which persona's are drawn; a program reads the conversation by
+    them."""
 
 
 class CaseStopped(Exception):
@@ -107,12 +116,23 @@ async def _play_turn(
 ) -> dict[str, Any]:
     persona, prompts = case.persona, case.prompts
     sampling, tries = config.sampling, config.tries
-    seed = derive_seed(case.seed, persona.persona_id, turn)
+    seed = derive_seed(case.seed, persona.sampled_as, turn)
 
     user = await say_user(engines["user"], persona, history, sampling, tries, seed, prompts)
     calls.append(user.call)
     heard: list[Message] = [*history, {"role": "user", "content": user.value}]
-    answer = await reply(engines["policy"], "policy", heard, None, sampling, tries, seed, prompts)
+    read, hint = what_is_read(case.reads, persona, heard)
+    answer = await reply(
+        engines["policy"],
+        "policy",
+        read,
+        hint,
+        sampling,
+        tries,
+        seed,
+        prompts,
+        _by_program(case, heard, seed),
+    )
     calls.append(answer.call)
     rating = await score(engines["judge"], persona, heard, answer.value, tries, seed, prompts)
     calls.append(rating.call)
@@ -129,6 +149,15 @@ async def _play_turn(
         "probabilities": rating.value,
         "calls": calls,
     }
+
+
+def _by_program(case: Case, heard: Sequence[Message], seed: int) -> str:
+    """What a policy that is a program says; empty for one that is a model."""
+    if case.program is None:
+        return ""
+    assert case.persona.plan is not None
+    said = [message["content"] for message in heard if message["role"] == "assistant"]
+    return program_reply(case.program, case.persona.plan, said, case.pairs, seed)
 
 
 def error_row(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from aloe.chat import ChatOptions, policy_options, talked_with
-from aloe.config import Config, ModelConfig, VllmModel, speakers_of
-from aloe.storage import Store
+from typing import cast
 
+from aloe.chat import ChatOptions, policy_options, talked_with
+from aloe.config import Config, ModelConfig, VerifiableModel, VllmModel, speakers_of
+from aloe.storage import Store
+from aloe.verifiable import ProgramPolicy
+
+PROGRAM = "program:"
+"""What the name of a policy without a model begins with."""
 _TRAINED = ("sft", "dpo", "ppo")
 
 
@@ -22,10 +27,13 @@ def policy_model(config: Config, store: Store, target: str) -> ModelConfig:
     plays that role, like the first vLLM model of the configuration.
 
     Args:
-        target: ``base``, ``sft``, ``dpo``, ``ppo``, ``model:NAME``, or a checkpoint's path or URL.
+        target: ``base``, ``sft``, ``dpo``, ``ppo``, ``model:NAME``, ``program:NAME``, or a
+            checkpoint's path or URL.
     """
     if target.startswith("model:"):
         return config.models[target.removeprefix("model:")]
+    if target.startswith(PROGRAM):
+        return VerifiableModel(backend="verifiable")
     if target == "base":
         path, trusted = config.training.base, config.training.trust_remote_code
     elif target in _TRAINED:
@@ -38,6 +46,13 @@ def policy_model(config: Config, store: Store, target: str) -> ModelConfig:
     own = target == "base" or target in _TRAINED
     serving = talked_with(_serving(config), policy_options(config) if own else ChatOptions())
     return serving.model_copy(update={"path": path, "trust_remote_code": trusted})
+
+
+def program_of(target: str) -> ProgramPolicy | None:
+    """The program behind a value of ``evaluation.policies``; None where it is a model."""
+    if not target.startswith(PROGRAM):
+        return None
+    return cast(ProgramPolicy, target.removeprefix(PROGRAM))
 
 
 def cast_of(

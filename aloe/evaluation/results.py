@@ -22,7 +22,8 @@ SCALE = (1, 5)
 """Lowest and highest score of the judge."""
 
 Cases = Mapping[str, FloatArray]
-"""Persona id -> scores of one policy with that persona, float64 (turns,)."""
+"""Persona id, or twin id -> scores of one policy with them, float64 (turns,)."""
+_TWINS = 2
 
 
 def cases_by_policy(scores: pa.Table) -> dict[str, dict[str, FloatArray]]:
@@ -40,6 +41,26 @@ def cases_by_policy(scores: pa.Table) -> dict[str, dict[str, FloatArray]]:
             for persona, case in cases.items()
         }
         for policy, cases in turns.items()
+    }
+
+
+def by_twins(cases: Cases, twins: Mapping[str, str]) -> dict[str, FloatArray]:
+    """Cases of twins as one: the mean of both, float64 (turns,), by twin id.
+
+    What suits one twin is wrong for the other, so only both together say how good a reply is, and
+    only whole pairs are drawn again. A case whose twin's has failed is left out.
+
+    Args:
+        twins: twin id by persona id; whoever is not in it stays a case of its own.
+    """
+    found: dict[str, list[FloatArray]] = {}
+    for persona, scores in cases.items():
+        found.setdefault(twins.get(persona, persona), []).append(scores)
+    paired = set(twins.values())
+    return {
+        unit: np.mean(both, axis=0)
+        for unit, both in found.items()
+        if unit not in paired or len(both) == _TWINS
     }
 
 

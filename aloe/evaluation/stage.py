@@ -19,8 +19,9 @@ from aloe.engines.kept import plain
 from aloe.engines.pool import await_pools, open_pools, pool_resources, pooled_models
 from aloe.engines.start import imports_of
 from aloe.errors import StageFailed, StageStopped, UserError
+from aloe.evaluation.knowable import knowable
 from aloe.evaluation.policies import cast_of, policy_model, stages_before
-from aloe.evaluation.results import benchmark_results, cases_by_policy
+from aloe.evaluation.results import benchmark_results, by_twins, cases_by_policy
 from aloe.evaluation.table import evaluation_table
 from aloe.evaluation.worker import OPEN, CaseWorker
 from aloe.placement import engines_fit
@@ -30,6 +31,7 @@ from aloe.runtime import connect, has_resources
 from aloe.schema import ERRORS, PERSONAS, SCORES, derive_seed, stable_id
 from aloe.storage import Manifest, Store, Usage, stage_manifest
 from aloe.storage.slices import read_where
+from aloe.verifiable.wordings import wordings_version
 
 STAGE = "evaluation"
 
@@ -76,14 +78,19 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
     calls = [
         call for table in (scores, *errors) for row in table["calls"].to_pylist() for call in row
     ]
+    twins = {row["persona_id"]: row["twin_id"] for row in heldout if row["twin_id"]}
     finished = cases_by_policy(scores)
     results = benchmark_results(
-        {policy: finished[policy] for policy in cases},
+        {policy: by_twins(finished[policy], twins) for policy in cases},
         config.evaluation.baseline,
         config.evaluation.bootstrap_samples,
         config.evaluation.confidence,
         derive_seed(config.run.seed, "bootstrap"),
     )
+    if config.personas.twins.planned:
+        results["knowable"] = knowable(config, scores, heldout)
+    if twins:
+        results["units"] = "twin pairs"
     console.print(evaluation_table(results))
     return manifest.finish(
         store,
@@ -112,6 +119,7 @@ def _settings(config: Config, store: Store) -> Row:
         policies[name] = speaker_settings(policy_model(config, store, target))
         if not target.startswith("model:"):
             policies[name]["path"] = target  # the same wherever the run folder lies
+        policies[name] |= config.evaluation.condition(name).model_dump(mode="json")
     return {
         "seed": config.run.seed,
         "evaluation": config.evaluation.model_dump(mode="json", exclude={"actors", "prompts"}),
@@ -121,6 +129,7 @@ def _settings(config: Config, store: Store) -> Row:
         "prompts": [prompts.version("dialogue"), prompts.version("evaluation")],
         **prompts.settings(),
         **config.judge.settings(),
+        **({"words": wordings_version()} if config.personas.twins.planned else {}),
     }
 
 
@@ -136,7 +145,11 @@ def _heldout(config: Config, store: Store) -> list[Row]:
     most = config.evaluation.max_cases or len(heldout)
     if most < len(heldout):
         draw = random.Random(derive_seed(config.run.seed, "cases"))
-        heldout = draw.sample(sorted(heldout, key=lambda persona: persona["persona_id"]), most)
+        units: dict[str, list[Row]] = {}
+        for persona in sorted(heldout, key=lambda persona: str(persona["persona_id"])):
+            units.setdefault(persona["twin_id"] or persona["persona_id"], []).append(persona)
+        size = max(map(len, units.values()))
+        heldout = [row for unit in draw.sample(sorted(units), most // size) for row in units[unit]]
     return heldout
 
 
@@ -147,6 +160,7 @@ def _case_rows(heldout: list[Row], policy: str, seed: int, fingerprint: str) -> 
             "case_id": stable_id(policy, persona["persona_id"], seed, fingerprint),
             **{key: persona[key] for key in ("persona_id", "profile", "personality")},
             "preferences": " ".join(persona["preferences"] or ()),
+            "twin_id": persona["twin_id"] or "",
         }
         for persona in heldout
     ]

@@ -27,6 +27,8 @@ def evaluation_table(results: Mapping[str, Any]) -> Table:
     )
     table.add_column("policy", overflow="fold")
     table.add_column("n", justify="right", no_wrap=True)
+    if "units" in results:
+        table.caption = f"n: {results['units']}, which the intervals are over"
     for _, heading, _ in _COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, numbers in results["policies"].items():

@@ -11,7 +11,7 @@ from aloe.engines.board import BoardLink
 from aloe.engines.pool import Pools
 from aloe.errors import WorldFault
 from aloe.evaluation.case import Case, CaseFailed, CaseStopped, play_case
-from aloe.evaluation.policies import cast_of
+from aloe.evaluation.policies import cast_of, program_of
 from aloe.roles import persona_of, prompts_of
 from aloe.schema import ERRORS, SCORES
 from aloe.storage import Store
@@ -40,12 +40,28 @@ class CaseWorker(EngineWorker):
 
     async def __call__(self, batch: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         row: dict[str, Any] = {key: str(values[0]) for key, values in batch.items()}
-        persona = persona_of(row | {"preferences": row["preferences"].split()})
-        seed = self._config.run.seed
-        case = Case(row["case_id"], self._policy, persona, seed, self._prompts)
+        case = self._case(row)
         begun = bool(batch["begun"][0])
         ended, fault = await self.unless_refused(lambda: self._play(case, begun), False)
         yield {"ended": [ended], "fault": [fault]}
+
+    def _case(self, row: dict[str, Any]) -> Case:
+        settings, twins = self._config.evaluation, self._config.personas.twins
+        condition = settings.condition(self._policy)
+        assert condition.wordings is not None and condition.topics is not None
+        known = {"preferences": row["preferences"].split(), "twin_id": row["twin_id"] or None}
+        persona = persona_of(row | known, twins.planned, condition.wordings, condition.topics)
+        target = settings.policies[self._policy]
+        return Case(
+            row["case_id"],
+            self._policy,
+            persona,
+            self._config.run.seed,
+            self._prompts,
+            condition.reads,
+            program_of(target),
+            twins.pairs,
+        )
 
     async def _play(self, case: Case, begun: bool) -> bool:
         """Play a case to its end, or to where it is stopped; returns whether it has ended.

@@ -10,8 +10,9 @@ from typing import Any
 from aloe.config import PersonasConfig
 from aloe.errors import UserError
 from aloe.personas.lexicon import KINDS, Kind
-from aloe.roles.verifiable import draw_preferences, in_words
+from aloe.personas.liking import Liking, likings
 from aloe.schema import derive_seed, stable_id
+from aloe.verifiable import in_words
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,22 @@ class Persona:
     profile: Member
     personality: Member
     split: str
-    preferences: tuple[str, ...] = ()
-    """Kinds of `aloe.roles.verifiable.CHECKS`."""
+    liking: Liking | None = None
+    """What it likes that a program can check; None before that is drawn."""
+
+    @property
+    def text_id(self) -> str:
+        """The same of all who share both texts."""
+        return stable_id(self.profile.text, self.personality.text)
 
     @property
     def persona_id(self) -> str:
-        return stable_id(self.profile.text, self.personality.text)
+        return self.liking.persona_id if self.liking else self.text_id
+
+    @property
+    def preferences(self) -> tuple[str, ...]:
+        """Kinds of `aloe.verifiable.CHECKS`."""
+        return self.liking.preferences if self.liking else ()
 
     def row(self) -> dict[str, Any]:
         """A row of `aloe.schema.PERSONAS`."""
@@ -45,6 +56,7 @@ class Persona:
             "profile": self.profile.text,
             "personality": f"{self.personality.text} {in_words(self.preferences)}".strip(),
             "preferences": list(self.preferences),
+            "twin_id": self.liking.twin_id if self.liking else None,
             "split": self.split,
         }
 
@@ -61,7 +73,8 @@ def pair_pools(
     Held-out profiles x held-out personalities are the benchmark; no other persona holds any of
     them. Every other profile is paired with ``personalities_per_profile`` distinct other
     personalities (all, if there are fewer). The validation split is drawn among those personas,
-    at least one where there are two or more.
+    at least one where there are two or more. Twins share both texts: each of those personas is
+    then two, next to each other and in the same split.
 
     Raises:
         UserError: a pool is too small to hold out what the configuration asks for.
@@ -90,8 +103,9 @@ def pair_pools(
         for personality in tested_personalities
     ]
     return [
-        replace(persona, preferences=draw_preferences(persona.persona_id, config.verifiable, seed))
+        replace(persona, liking=liking)
         for persona in personas
+        for liking in likings(persona.text_id, config, seed)
     ]
 
 
@@ -102,7 +116,8 @@ def count_personas(sizes: dict[Kind, int], config: PersonasConfig) -> tuple[int,
         config.personalities_per_profile, others
     )
     talking = pairs if config.max_personas is None else min(pairs, config.max_personas)
-    return talking, config.heldout_profiles * config.heldout_personalities
+    each = 2 if config.twins.count else 1
+    return each * talking, each * config.heldout_profiles * config.heldout_personalities
 
 
 def check_sizes(sizes: dict[Kind, int], config: PersonasConfig) -> None:

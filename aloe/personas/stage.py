@@ -201,7 +201,11 @@ def _take_given(config: Config, store: Store) -> Manifest:
     shape = config.personas.model_dump(mode="json", include={"heldout_personas", "max_personas"})
     settings = {
         "seed": config.run.seed,
-        "personas": shape | {"verifiable": config.personas.verifiable.model_dump(mode="json")},
+        "personas": shape
+        | {
+            key: getattr(config.personas, key).model_dump(mode="json")
+            for key in ("verifiable", "twins")
+        },
         "validation_share": config.preferences.validation_share,
         "given": given.digest,
     }

@@ -17,12 +17,13 @@ import numpy as np
 from aloe.config import Config
 from aloe.errors import UserError
 from aloe.personas.duplicates import Hashes, hash_of, hash_of_words
+from aloe.personas.liking import likings
 from aloe.personas.splits import BENCHMARK, LEFT_OUT, SPLITS, TRAIN, VALIDATION, Ints, divide
 from aloe.personas.whole import WholePersona, persona_line, read_personas
-from aloe.roles.verifiable import draw_preferences, in_words
 from aloe.schema import PERSONAS, stable_id
 from aloe.storage import Store
 from aloe.storage.tables import new_table
+from aloe.verifiable import in_words
 
 
 @dataclass(frozen=True)
@@ -35,23 +36,25 @@ class Given:
     """Split of each row, see `aloe.personas.splits`; of a row that is there before, left out."""
     repeated: int
     """Rows with the texts of one before."""
+    each: int = 1
+    """Personas that each row becomes: two where there are twins."""
 
     @property
     def talking(self) -> int:
         """Personas for dialogue."""
-        return int(np.isin(self.splits, (TRAIN, VALIDATION)).sum())
+        return self.each * int(np.isin(self.splits, (TRAIN, VALIDATION)).sum())
 
     @property
     def tested(self) -> int:
         """Personas for the benchmark."""
-        return int((self.splits == BENCHMARK).sum())
+        return self.each * int((self.splits == BENCHMARK).sum())
 
     def counts(self) -> dict[str, int]:
         """For the manifest."""
         split = Counter(SPLITS[number] for number in self.splits)
         return {
             "personas": self.talking + self.tested,
-            **{f"{name}_personas": split[name] for name in sorted(SPLITS[TRAIN:])},
+            **{f"{name}_personas": self.each * split[name] for name in sorted(SPLITS[TRAIN:])},
             "repeated_personas": self.repeated,
             "left_out_personas": split[SPLITS[LEFT_OUT]] - self.repeated,
         }
@@ -84,7 +87,8 @@ def look_at_given(config: Config) -> Given:
         config.preferences.validation_share,
         config.run.seed,
     )
-    return Given(digest.hexdigest(), splits, len(fresh) - sum(fresh))
+    each = 2 if settings.twins.count else 1
+    return Given(digest.hexdigest(), splits, len(fresh) - sum(fresh), each)
 
 
 def write_given(config: Config, store: Store, given: Given) -> None:
@@ -106,20 +110,21 @@ def persona_id(persona: WholePersona) -> str:
 
 
 def _table_rows(config: Config, given: Given) -> Iterator[tuple[int, dict[str, Any]]]:
-    wanted, seed = config.personas.verifiable, config.run.seed
+    seed = config.run.seed
     personas = read_personas(config.personas.given)
     for number, persona in zip(given.splits.tolist(), personas, strict=True):
         if number == LEFT_OUT:
             continue
-        name = persona_id(persona)
-        preferences = draw_preferences(name, wanted, seed)
-        yield (
-            number,
-            {
-                "persona_id": name,
-                "profile": persona.profile,
-                "personality": f"{persona.personality} {in_words(preferences)}".strip(),
-                "preferences": list(preferences),
-                "split": SPLITS[number],
-            },
-        )
+        for liking in likings(persona_id(persona), config.personas, seed):
+            told = f"{persona.personality} {in_words(liking.preferences)}"
+            yield (
+                number,
+                {
+                    "persona_id": liking.persona_id,
+                    "profile": persona.profile,
+                    "personality": told.strip(),
+                    "preferences": list(liking.preferences),
+                    "twin_id": liking.twin_id,
+                    "split": SPLITS[number],
+                },
+            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from aloe.engines import Message
 from aloe.errors import UserError
@@ -16,7 +16,7 @@ from aloe.storage.tables import read_parts
 
 Node = dict[str, Any]
 
-_PERSONA = ("persona_id", "split", "profile", "personality", "preferences")
+_PERSONA = ("persona_id", "split", "profile", "personality", "preferences", "twin_id")
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,29 @@ class TurnView:
     tie: bool = False
     """Neither is preferred: there is no pair in it, and nothing to learn. ``preferred`` is then the
     one that the conversation goes on with, or the first."""
+    siblings: tuple[Node, ...] = ()
+    """Further replies to the same message, where one of several was selected."""
 
     @property
     def on_spine(self) -> bool:
         """Whether the spine goes on with one of the two."""
         return bool(self.preferred["on_spine"] or self.rejected["on_spine"])
+
+
+class TreeRows(NamedTuple):
+    """What is learned from one tree."""
+
+    sft: list[dict[str, Any]]
+    """Rows of `aloe.schema.SFT`."""
+    pairs: list[dict[str, Any]]
+    """Rows of PAIRS."""
+    prompt: dict[str, Any]
+    """Row of PROMPTS."""
+    turns: int
+    comparisons: int
+    """Choices between replies."""
+    ties: int
+    """Those of them that prefer none."""
 
 
 def read_trees(store: Store) -> Iterator[list[Node]]:
@@ -128,10 +146,7 @@ def prompt_row(first: TurnView, prompts: Prompts = BUILT_IN) -> dict[str, Any]:
     node = first.user
     return {
         "prompt_id": stable_id("prompt", node["node_id"]),
-        **{
-            key: node[key]
-            for key in ("persona_id", "split", "profile", "personality", "preferences")
-        },
+        **{key: node[key] for key in _PERSONA},
         "prompt": policy_messages(first.history, prompts=prompts),
     }
 

@@ -47,6 +47,10 @@ _FILLED: dict[str, list[dict[str, Any]]] = {
     ],
     "dialogue/user_system.jinja": _PEOPLE,
     "dialogue/user_start.jinja": [{}],
+    "dialogue/user_plan.jinja": [
+        {"topic": _SAID, "wish": wish, "praise": praise}
+        for wish, praise in (("", False), (_TRAITS, False), ("", True))
+    ],
     "dialogue/reply_system.jinja": [{}],
     "dialogue/reply_hint.jinja": [{"hint": Induced(*noted)} for noted in _HINTS],
     "dialogue/inducer_system.jinja": _PEOPLE,
@@ -59,6 +63,7 @@ _FILLED: dict[str, list[dict[str, Any]]] = {
 _SEEN: dict[str, dict[str, str]] = {
     "persona": {"persona.profile": _LIFE, "persona.personality": _TRAITS},
     "history": {"the content of history": _SAID},
+    "topic": {"topic": _SAID},
     "first": {"first": _ANSWERED},
     "second": {"second": _OTHER},
     "profile": {"profile": _LIFE},

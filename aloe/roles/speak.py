@@ -6,9 +6,10 @@ their end, and guided and unguided replies share everything up to the hint.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aloe.config import Sampling
@@ -19,7 +20,7 @@ from aloe.roles.asking import Answer, ask
 from aloe.roles.json_text import object_in
 from aloe.roles.prompts import BUILT_IN, Prompts
 from aloe.roles.text import user_message
-from aloe.roles.verifiable import share_met
+from aloe.verifiable import CHECKS, Part, Person, Step, conversation, hinted, share_met
 
 MAX_SENTENCES = 3
 """Longest message of a user (paper section 3)."""
@@ -55,7 +56,11 @@ class Persona:
     profile: str
     personality: str
     preferences: tuple[str, ...] = ()
-    """Kinds of `aloe.roles.verifiable.CHECKS`, which the personality tells in words."""
+    """Kinds of `aloe.verifiable.CHECKS`, which the personality tells in words."""
+    twin_id: str | None = None
+    """The same of two who like the opposites and share all else, the seeds of samplers too."""
+    plan: Person | None = None
+    """Who a program plays or plans turn by turn; None where the user says what it likes."""
 
     def met(self, *replies: str) -> tuple[float, ...]:
         """Of each reply the share of the preferences that it meets; empty without any."""
@@ -63,11 +68,36 @@ class Persona:
             return ()
         return tuple(share_met(self.preferences, reply, self.profile) for reply in replies)
 
+    @property
+    def sampled_as(self) -> str:
+        """What seeds of samplers are derived from."""
+        return self.twin_id or self.persona_id
 
-def persona_of(row: Mapping[str, Any]) -> Persona:
-    """The person of a row of `aloe.schema.PERSONAS`, or of another table with its columns."""
+    def planned(self, history: Sequence[Message]) -> list[Step]:
+        """What the plan has said in a conversation and says next; empty without one."""
+        replies = [message["content"] for message in history if message["role"] == "assistant"]
+        return self.planned_after(replies)
+
+    def planned_after(self, replies: Sequence[str]) -> list[Step]:
+        """The same, given what was answered so far."""
+        return [] if self.plan is None else conversation(self.plan, replies)
+
+
+def persona_of(
+    row: Mapping[str, Any],
+    planned: bool = False,
+    wordings: Part = "train",
+    topics: Part = "train",
+) -> Persona:
+    """The person of a row of `aloe.schema.PERSONAS`, or of another table with its columns.
+
+    Args:
+        planned: its user is played or planned by a program, with these wordings and topics.
+    """
     told = (row["persona_id"], row["profile"], row["personality"])
-    return Persona(*told, tuple(row["preferences"] or ()))
+    kinds = tuple(row["preferences"] or ())
+    plan = Person(row["twin_id"], kinds, wordings, topics) if planned else None
+    return Persona(*told, kinds, row["twin_id"], plan)
 
 
 @dataclass(frozen=True)
@@ -143,6 +173,7 @@ async def say_user(
     prompts: Prompts = BUILT_IN,
 ) -> Answer[str]:
     """The simulated user's next message. It knows the full persona and reveals it bit by bit."""
+    steps = persona.planned(history)
     flipped: list[Message] = [
         {"role": "assistant" if m["role"] == "user" else "user", "content": m["content"]}
         for m in history
@@ -155,11 +186,14 @@ async def say_user(
         {"role": "user", "content": prompts.render("dialogue/prompts/user_start.jinja")},
         *flipped,
     ]
+    if steps:
+        messages[-1] = _with_plan(messages[-1], persona, steps[-1], prompts)
+    request = replace(_sampled(messages, sampling), said=steps[-1].text if steps else "")
     language = prompts.language.code
     return await ask(
         engine,
         "user",
-        _sampled(messages, sampling),
+        request,
         lambda completion: _user_message(completion, language),
         tries,
         seed,
@@ -186,8 +220,14 @@ async def induce(
             "content": prompts.render("dialogue/prompts/inducer_question.jinja", history=history),
         },
     ]
+    steps = persona.planned(history)
     request = Request(
-        messages, max_tokens, 0.0, 1.0, json_schema=_induction_schema(prompts.language)
+        messages,
+        max_tokens,
+        0.0,
+        1.0,
+        json_schema=_induction_schema(prompts.language),
+        said=json.dumps(_exact_notes(steps)) if steps else "",
     )
     return await ask(engine, "inducer", request, _induced, tries, seed)
 
@@ -201,9 +241,15 @@ async def reply(
     tries: int,
     seed: int,
     prompts: Prompts = BUILT_IN,
+    said: str = "",
 ) -> Answer[str]:
-    """The assistant's next message, as it was said; ``role`` is guided, unguided or policy."""
-    request = _sampled(policy_messages(history, hint, prompts), sampling)
+    """The assistant's next message, as it was said.
+
+    Args:
+        role: guided, unguided or policy.
+        said: what it says where it is a program.
+    """
+    request = replace(_sampled(policy_messages(history, hint, prompts), sampling), said=said)
     return await ask(engine, role, request, _message, tries, seed)
 
 
@@ -263,6 +309,20 @@ async def score(
         met=persona.met(answer),
     )
     return await ask(engine, "judge", request, _probabilities, tries, seed)
+
+
+def _with_plan(last: Message, persona: Persona, step: Step, prompts: Prompts) -> Message:
+    """The last message that a model reads as user, with what it is to say next."""
+    wish = CHECKS[step.hint].words if step.hint else ""
+    plan = prompts.render(
+        "dialogue/prompts/user_plan.jinja", topic=step.topic, wish=wish, praise=step.praise
+    )
+    return {"role": last["role"], "content": f"{last['content']}\n\n{plan}"}
+
+
+def _exact_notes(steps: Sequence[Step]) -> dict[str, list[str]]:
+    """What has been hinted at, as an inducer writes it down."""
+    return {"profile": [], "personality": [CHECKS[kind].note for kind in hinted(steps)]}
 
 
 def _induction_schema(language: Language) -> dict[str, Any]:

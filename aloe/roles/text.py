@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import re
 
-import regex
-
 from aloe.roles.sentences import first_sentences, is_finished
 
-_WORD = regex.compile(r"[\p{L}\p{M}\p{Nl}\p{No}]+")
 _LABEL = re.compile(
     r"\s*(?:\*\*)?(?:user|me|you|friend)(?:\*\*)?\s*[:\uff1a](?:\*\*)?[ \t]*", re.IGNORECASE
 )
@@ -27,11 +24,6 @@ _QUOTES = (
     ("\u300c", "\u300d"),
     ("\u300e", "\u300f"),
 )
-
-
-def words(text: str) -> list[str]:
-    """The words of a text, in lower case."""
-    return [word.lower() for word in _WORD.findall(text)]
 
 
 def user_message(text: str, max_sentences: int, language: str = "en") -> str:

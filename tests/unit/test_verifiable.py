@@ -16,7 +16,7 @@ from aloe.engines.verifiable import VerifiableEngine
 from aloe.errors import MalformedAnswer
 from aloe.roles import Persona, expected_score, prefer, score
 from aloe.roles.prompts import render
-from aloe.roles.verifiable import CHECKS, draw_preferences, in_words, share_met
+from aloe.verifiable import CHECKS, draw_preferences, in_words, share_met
 
 PROFILE = "Runs a bakery in Ghent and collects postcards."
 

@@ -40,7 +40,7 @@ class Start:
     prompt: list[Message]
     """System prompt and the user's first message."""
     persona: Mapping[str, Any]
-    """persona_id, profile, personality, preferences."""
+    """persona_id, profile, personality, preferences, twin_id."""
     seed: int
     """Of all samplers of this episode."""
     temperature: float
@@ -69,8 +69,15 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
         options: PpoConfig,
         user_sampling: Sampling,
         prompts: Prompts = BUILT_IN,
+        planned: bool = False,
     ) -> None:
-        """``others``: the engines of user and, if it rewards, judge."""
+        """Hold no conversation yet.
+
+        Args:
+            others: the engines of user and, if it rewards, judge.
+            planned: a program plans what users hint at.
+        """
+        self._planned = planned
         self._engine, self._others = engine, others
         self._options, self._user_sampling = options, user_sampling
         self._prompts = prompts
@@ -95,7 +102,7 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
             the policy's own, the log-probs with which they were sampled; and ``exchanges``.
         """
         start = Start(**json.loads(label))
-        persona = persona_of(start.persona)
+        persona = persona_of(start.persona, self._planned)
         name = f"ppo-{start.seed}"
         others = within(self._others, name)
         history: list[Message] = list(start.prompt[1:])

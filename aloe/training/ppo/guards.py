@@ -8,7 +8,7 @@ from typing import Any
 from aloe.config import GuardsConfig
 from aloe.errors import StageFailed
 from aloe.progress import say
-from aloe.roles.text import words
+from aloe.verifiable.words import words
 
 _TELLING = 5
 """Letters from which on a word counts as one that says something."""

@@ -79,7 +79,12 @@ class RolloutWorker(RolloutRayActor.__ray_metadata__.modified_class):  # type: i
 
         self._gate = AdmissionGate(loads, most, False)
         self.executor = Conversation(
-            self._engine, engines, options, config.dialogue.sampling, prompts_of(config)
+            self._engine,
+            engines,
+            options,
+            config.dialogue.sampling,
+            prompts_of(config),
+            config.personas.twins.planned,
         )
 
     async def generate_responses(self, *arguments: Any, **options: Any) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ from aloe.training.ppo.episode import Start
 
 Row = dict[str, Any]
 
+_PERSONA = ("persona_id", "profile", "personality", "preferences", "twin_id")
+
 
 class Rollouts:
     """Episodes by seed and place alone: a run that goes on plays what it would have played."""
@@ -71,7 +73,7 @@ class Rollouts:
         ]
 
     def _start(self, row: Row, seed: int) -> Start:
-        persona = {key: row[key] for key in ("persona_id", "profile", "personality", "preferences")}
+        persona = {key: row[key] for key in _PERSONA}
         persona["preferences"] = persona["preferences"] or []
         return Start(
             row["prompt_id"], row["prompt"], persona, seed, self._options.sampling.temperature

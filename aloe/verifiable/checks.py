@@ -2,18 +2,21 @@
 
 A persona may hold some of them. The simulated user reads them as part of its personality and hints
 at them, it never states them; a reply's score is the share of them that it meets (issue 6).
+
+Some kinds come in pairs of opposites, of which every reply that says anything meets exactly one:
+what suits a persona is then wrong for its twin, and nothing suits everyone (issue 19).
 """
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from aloe.config import VerifiableConfig
-from aloe.roles.text import words
-from aloe.schema import derive_seed
+from aloe.verifiable.words import words
+
+Test = Callable[[str, str], bool]
+"""Whether a reply that says something meets a kind, given the persona's profile."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,13 @@ class Check:
     """A persona holds at most one kind of a group: the others would contradict it."""
     words: str
     """How the personality tells of it, from the verb on."""
-    met: Callable[[str, str], bool]
-    """Whether a reply meets it, given the persona's profile."""
+    test: Test
+    note: str = ""
+    """How notes on the persona tell of it, plainly; only of kinds that have an opposite."""
+
+    def met(self, reply: str, profile: str) -> bool:
+        """Whether a reply meets it; an empty one meets nothing."""
+        return bool(reply.strip()) and self.test(reply, profile)
 
 
 _EMOJI = re.compile(r"[\U0001F300-\U0001FAFF\u2600-\u27BF]|[:;]-?[)D]")
@@ -40,6 +48,8 @@ _AGREEING = re.compile(
 _CARING = re.compile(r"\b(sorry|feel|feeling|understand|sounds|must be|hope)\b", re.IGNORECASE)
 _CONTENT = 6
 """Letters from which on a word of the profile counts as one that says something."""
+LONG = 20
+"""Words from which on a reply is long."""
 
 
 def _picks_up(reply: str, profile: str) -> bool:
@@ -47,30 +57,65 @@ def _picks_up(reply: str, profile: str) -> bool:
     return not telling.isdisjoint(words(reply))
 
 
+def _opposites(group: str, one: Check, other: str, told: str, note: str) -> dict[str, Check]:
+    """The opposite of a kind: met by every reply that does not meet that one."""
+    return {other: Check(group, told, lambda reply, profile: not one.test(reply, profile), note)}
+
+
+_LONG = Check(
+    "length",
+    "wants answers with some substance",
+    lambda reply, _: len(words(reply)) >= LONG,
+    "likes a reply that is long and goes into detail",
+)
+_ASKS = Check(
+    "question", "loves to be asked things", lambda reply, _: "?" in reply, "likes a reply that asks a question"
+)
+_EXCLAIMS = Check(
+    "tone",
+    "warms to enthusiasm",
+    lambda reply, _: "!" in reply,
+    "likes a reply that is excited and has an exclamation mark",
+)
+_OWN_STORIES = Check(
+    "self",
+    "wants friends who talk of themselves",
+    lambda reply, _: bool(_SELF.search(reply)),
+    "likes a reply that tells something of the friend, with the word I",
+)
+_CASUAL = Check(
+    "register",
+    "likes loose, spoken language",
+    lambda reply, _: bool(_CONTRACTION.search(reply)),
+    "likes a reply that is casual, with short forms such as it's",
+)
+
 CHECKS: dict[str, Check] = {
-    "short": Check(
-        "length", "loses interest in long messages", lambda reply, _: 0 < len(words(reply)) <= 15
+    **_opposites("length", _LONG, "short", "loses interest in long messages", "likes a reply that is very short"),
+    "long": _LONG,
+    "asks": _ASKS,
+    **_opposites("question", _ASKS, "asks_nothing", "hates being questioned", "likes a reply that asks no question"),
+    "exclaims": _EXCLAIMS,
+    **_opposites(
+        "tone",
+        _EXCLAIMS,
+        "calm",
+        "finds loud people tiring",
+        "likes a reply that is calm, without exclamation marks",
     ),
-    "long": Check(
-        "length", "wants answers with some substance", lambda reply, _: len(words(reply)) >= 30
-    ),
-    "asks": Check("question", "loves to be asked things", lambda reply, _: "?" in reply),
-    "asks_nothing": Check("question", "hates being questioned", lambda reply, _: "?" not in reply),
-    "exclaims": Check("tone", "warms to enthusiasm", lambda reply, _: "!" in reply),
-    "calm": Check("tone", "finds loud people tiring", lambda reply, _: "!" not in reply),
     "emoji": Check(
         "emoji", "misses smileys in a plain message", lambda r, _: bool(_EMOJI.search(r))
     ),
     "about_them": Check(
         "them", "likes to be the topic", lambda reply, _: len(_YOU.findall(reply)) >= 2
     ),
-    "own_stories": Check(
-        "self", "wants friends who talk of themselves", lambda r, _: bool(_SELF.search(r))
-    ),
-    "never_self": Check(
+    "own_stories": _OWN_STORIES,
+    **_opposites(
         "self",
+        _OWN_STORIES,
+        "never_self",
         "dislikes friends who talk of themselves",
-        lambda reply, _: not _SELF.search(reply),
+        "likes a reply that never says I or my",
     ),
     "polite": Check("manners", "cares for good manners", lambda r, _: bool(_POLITE.search(r))),
     "agrees": Check(
@@ -78,31 +123,25 @@ CHECKS: dict[str, Check] = {
     ),
     "caring": Check("care", "looks for sympathy", lambda reply, _: bool(_CARING.search(reply))),
     "figures": Check("figures", "trusts numbers", lambda r, _: any(c.isdigit() for c in r)),
-    "formal": Check(
-        "register", "likes careful language", lambda reply, _: not _CONTRACTION.search(reply)
+    **_opposites(
+        "register", _CASUAL, "formal", "likes careful language", "likes a reply that has no short forms such as it's"
     ),
-    "casual": Check(
-        "register", "likes loose, spoken language", lambda r, _: bool(_CONTRACTION.search(r))
-    ),
+    "casual": _CASUAL,
     "picks_up": Check("memory", "likes it when friends remember their life", _picks_up),
 }
 
+PAIRS: dict[str, tuple[str, str]] = {
+    "question": ("asks", "asks_nothing"),
+    "tone": ("exclaims", "calm"),
+    "self": ("own_stories", "never_self"),
+    "length": ("long", "short"),
+    "register": ("casual", "formal"),
+}
+"""Groups of opposites."""
 
-def draw_preferences(persona_id: str, config: VerifiableConfig, seed: int) -> tuple[str, ...]:
-    """The kinds that a persona holds, no two of one group; in the order of `CHECKS`.
-
-    Args:
-        config: how many, among which; fewer where the groups do not suffice.
-        seed: of the run.
-    """
-    draw = random.Random(derive_seed(seed, "verifiable", persona_id))
-    groups: dict[str, list[str]] = {}
-    for kind, check in CHECKS.items():
-        if not config.kinds or kind in config.kinds:
-            groups.setdefault(check.group, []).append(kind)
-    chosen = draw.sample(sorted(groups), min(config.count, len(groups)))
-    held = {draw.choice(groups[group]) for group in sorted(chosen)}
-    return tuple(kind for kind in CHECKS if kind in held)
+OPPOSITE: dict[str, str] = {
+    kind: other for one, two in PAIRS.values() for kind, other in ((one, two), (two, one))
+}
 
 
 def in_words(preferences: Sequence[str]) -> str:
