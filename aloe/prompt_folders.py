@@ -12,6 +12,9 @@ from aloe.errors import UserError
 OWNERS = ("personas", "dialogue", "evaluation")
 """Sections of the configuration, and stages, that have prompts."""
 
+_OPTIONAL = {"personas": (), "dialogue": ("user_plan.jinja",), "evaluation": ()}
+"""Templates that a folder may lack: the built-in one is used then. Plans are English."""
+
 
 def built_in_names(owner: str) -> list[str]:
     """File names of the templates that a stage has; a folder in their place has them all."""
@@ -40,6 +43,9 @@ def with_prompts(config: Config) -> Config:
         if isinstance(texts, str):
             texts = _read(f"{owner}.prompts", texts)
         place = f" in {section.prompts}" if isinstance(section.prompts, str) else ""
+        for name in _OPTIONAL[owner]:
+            if name not in texts:
+                texts = {**texts, name: (built_in_folder(owner) / name).read_text("utf-8")}
         expected = built_in_names(owner)
         for name in expected:
             if name not in texts:

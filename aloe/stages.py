@@ -13,6 +13,7 @@ STAGES: dict[str, str] = {
     "dialogue": "aloe.dialogue:rollout_dialogues",
     "preferences": "aloe.preferences:build_preferences",
     "training/sft": "aloe.training:train_sft",
+    "training/rounds": "aloe.rounds:train_rounds",
     "training/reward": "aloe.training:train_reward",
     "training/dpo": "aloe.training:train_dpo",
     "training/ppo": "aloe.training:train_ppo",
@@ -23,8 +24,11 @@ STAGES: dict[str, str] = {
 
 
 def stages_of(config: Config) -> list[str]:
-    """The stages of a run: all, but for a reward model and for PPO where they are not asked for."""
-    optional = {"training/reward": config.training.reward, "training/ppo": config.training.ppo}
+    """The stages of a run: all, but for the trainings that are not asked for."""
+    optional = {
+        f"training/{kind}": getattr(config.training, kind)
+        for kind in ("rounds", "reward", "dpo", "ppo")
+    }
     return [name for name in STAGES if optional.get(name, config) is not None]
 
 

@@ -279,8 +279,8 @@ class EvaluationConfig(Section):
     """Folder of Jinja templates for the scoring judge, or their texts by file name; null: the
     built-in one, `aloe/evaluation/prompts`."""
     policies: dict[str, str] = Field({"base": "base", "sft": "sft", "dpo": "dpo"})
-    """Name in tables -> checkpoint: base, sft, dpo or ppo of this run, a path, model:NAME, or one
-    without a model, program:constant, program:random, program:ideal or program:oracle."""
+    """Name in tables -> checkpoint: base, sft, rounds, dpo or ppo of this run, a path, model:NAME,
+    or one without a model, program:constant, program:random, program:ideal or program:oracle."""
     conditions: dict[str, Condition] = Field(default_factory=dict)
     """Policy -> under what it is measured, where that is not what all policies have: controls."""
     baseline: str = "base"

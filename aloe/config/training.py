@@ -63,7 +63,7 @@ class DpoConfig(TrainingStage):
     """The squared loss of IPO (arXiv 2310.12036) instead of DPO's."""
     nll_coef: float = Field(0.0, ge=0)
     """Weight of the preferred replies' mean negative log-prob per token, added to the loss."""
-    start_from: Literal["sft", "base"] = "sft"
+    start_from: Literal["sft", "rounds", "base"] = "sft"
     """Checkpoint from which policy and reference start."""
     reference: Literal["precomputed", "placed"] = "precomputed"
     """How the reference answers: once for all pairs, before its devices are given back, or batch by
@@ -116,7 +116,7 @@ class PpoConfig(OptimizerStage):
     """Replies of the policy after which an episode ends."""
     passes: int = Field(1, ge=1)
     """Passes of the optimizer over each batch."""
-    start_from: Literal["dpo", "sft", "base"] = "dpo"
+    start_from: Literal["dpo", "sft", "rounds", "base"] = "dpo"
     """Checkpoint from which policy and reference start."""
     estimator: Literal[
         "gae", "reinforce", "reinforce_baseline", "rloo", "group_norm", "dr_grpo"
@@ -178,6 +178,23 @@ class PpoConfig(OptimizerStage):
         return self
 
 
+class RoundsConfig(Section):
+    steps: tuple[Literal["sft", "dpo"], ...] = Field(("sft",), min_length=1)
+    """How each round trains: on the best of its own replies, or on twin pairs among them."""
+    start_from: Literal["sft", "base"] = "sft"
+    """Checkpoint that the first round begins with; the others begin with the round before."""
+    samples: int = Field(8, ge=2)
+    """Replies of the policy in each turn, one of which goes on."""
+    slips: float = Field(0.2, ge=0, le=1)
+    """Share of the turns that go on with any of them."""
+    conversations: int | None = Field(None, ge=2)
+    """Conversations of a round; null: one with each persona."""
+    sft: SftConfig | None = None
+    """How the rounds train by SFT; null: as training.sft."""
+    dpo: DpoConfig | None = None
+    """How the rounds train by DPO; null: as training.dpo."""
+
+
 class TrainingConfig(Section):
     base: str
     """Checkpoint that is trained: embedded://NAME, folder, URL or Hugging Face id."""
@@ -187,7 +204,42 @@ class TrainingConfig(Section):
     """Supervised fine-tuning on preferred replies."""
     reward: RewardConfig | None = None
     """Reward model trained on the pairs; null trains none."""
-    dpo: DpoConfig = DpoConfig()
-    """Direct preference optimisation on pairs."""
+    rounds: RoundsConfig | None = None
+    """Rounds in which the policy trains on its own best replies, after SFT; null: none."""
+    dpo: DpoConfig | None = DpoConfig()
+    """Direct preference optimisation on pairs; null trains none."""
     ppo: PpoConfig | None = None
     """Reinforcement learning in conversation with simulated users; null trains none."""
+
+    @model_validator(mode="after")
+    def _starts_are_trained(self) -> TrainingConfig:
+        for name in ("dpo", "ppo"):
+            options = getattr(self, name)
+            if options is None:
+                continue
+            start = options.start_from
+            if start in ("dpo", "rounds") and getattr(self, start) is None:
+                raise ValueError(f"{name}.start_from: {start} is not trained, as it is null")
+        rounds = self.rounds
+        if rounds is not None and "dpo" in rounds.steps and rounds.dpo is None and self.dpo is None:
+            raise ValueError("rounds.steps: dpo expects rounds.dpo, as training.dpo is null")
+        return self
+
+    def checkpoint_of(self, kind: str) -> str:
+        """Where a training's checkpoint lies in the run folder.
+
+        Args:
+            kind: sft, dpo, ppo, or rounds for the last round's.
+        """
+        if kind == "rounds":
+            assert self.rounds is not None
+            return self.checkpoint_before_round(len(self.rounds.steps) + 1)
+        return f"training/{kind}/checkpoint"
+
+    def checkpoint_before_round(self, number: int) -> str:
+        """Where the checkpoint lies that a round begins with, from 1; that of SFT for the first."""
+        assert self.rounds is not None
+        if number == 1:
+            return "training/sft/checkpoint"
+        step = self.rounds.steps[number - 2]
+        return f"training/rounds/{number - 1:02d}/training/{step}/checkpoint"

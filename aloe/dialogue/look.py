@@ -7,6 +7,10 @@ from aloe.progress import excerpt
 from aloe.roles import Persona
 
 
+def _first_sample_last(row: Row) -> tuple[str, int]:
+    return row["role"], -(row["sample"] or 0)
+
+
 def told_turn(persona: Persona, rows: list[Row]) -> str:
     """The persona in the first turn, what was said, what was noted, and which reply was preferred.
 
@@ -14,9 +18,9 @@ def told_turn(persona: Persona, rows: list[Row]) -> str:
         rows: of `aloe.schema.NODES`, of one turn.
     """
     user, *replies = rows
-    shown = {row["role"]: row for row in reversed(replies)}  # of several samples the first
-    if replies[0]["selected"] is not None:  # the one that goes on
-        shown = {row["role"]: row for row in replies if row["on_spine"]}
+    if replies[0]["selected"] is not None:
+        replies = [row for row in replies if row["on_spine"]]
+    shown = {row["role"]: row for row in sorted(replies, key=_first_sample_last)}
     lines = [f"a tree, turn {user['turn']}:"]
     if user["turn"] == 1:
         lines.append(f"  persona   {excerpt(f'{persona.profile} {persona.personality}')}")

@@ -77,7 +77,8 @@ async def hold_selected_turn(
 ) -> SelectedTurn:
     """Let the user speak after ``history``, sample replies, and choose by what was hinted at.
 
-    One of the best goes on, drawn by seed; with the probability ``config.select.slips`` any does.
+    One of the best goes on, drawn by seed, of equals one that ended by itself; with the probability
+    ``config.select.slips`` any does.
 
     Args:
         engines: by role (user, inducer, and guided or unguided).
@@ -105,7 +106,8 @@ async def hold_selected_turn(
     steps = persona.planned(heard)
     known = hinted(steps)
     met = [share_met(known, answer.value, persona.profile) for answer in replies]
-    best = [number for number, share in enumerate(met) if share == max(met)]
+    merits = [(share, answer.ended) for share, answer in zip(met, replies, strict=True)]
+    best = [number for number, merit in enumerate(merits) if merit == max(merits)]
     draw = random.Random(derive_seed(seed, "select"))
     slips = draw.random() < select.slips
     chosen = draw.choice(range(len(replies)) if slips else best)

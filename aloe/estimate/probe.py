@@ -17,7 +17,7 @@ from aloe.schema import PERSONAS
 from aloe.stages import engines_of
 from aloe.storage import Manifest, Store, load_manifest
 
-_TRAINED = ("sft", "dpo", "ppo")
+_TRAINED = ("sft", "rounds", "dpo", "ppo")
 _STAGES = {
     "personas": expand_personas,
     "dialogue": rollout_dialogues,

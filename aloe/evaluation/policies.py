@@ -11,7 +11,7 @@ from aloe.verifiable import ProgramPolicy
 
 PROGRAM = "program:"
 """What the name of a policy without a model begins with."""
-_TRAINED = ("sft", "dpo", "ppo")
+_TRAINED = ("sft", "rounds", "dpo", "ppo")
 
 
 def stages_before(config: Config) -> list[str]:
@@ -27,8 +27,8 @@ def policy_model(config: Config, store: Store, target: str) -> ModelConfig:
     plays that role, like the first vLLM model of the configuration.
 
     Args:
-        target: ``base``, ``sft``, ``dpo``, ``ppo``, ``model:NAME``, ``program:NAME``, or a
-            checkpoint's path or URL.
+        target: ``base``, ``sft``, ``rounds``, ``dpo``, ``ppo``, ``model:NAME``, ``program:NAME``,
+            or a checkpoint's path or URL.
     """
     if target.startswith("model:"):
         return config.models[target.removeprefix("model:")]
@@ -38,7 +38,7 @@ def policy_model(config: Config, store: Store, target: str) -> ModelConfig:
         path, trusted = config.training.base, config.training.trust_remote_code
     elif target in _TRAINED:
         path, trusted = (
-            store.url(f"training/{target}/checkpoint"),
+            store.url(config.training.checkpoint_of(target)),
             config.training.trust_remote_code,
         )
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from aloe.config import Config, OptimizerStage, Placements, TrainingStage, VllmModel
+from aloe.config import Config, DpoConfig, OptimizerStage, Placements, TrainingStage, VllmModel
 from aloe.placement.layout import Group, Node, groups_of
 from aloe.placement.memory import Memory, Shape, engine, frozen, trained
 from aloe.placement.phases import PPO, Phases, kinds_of, phases_of
@@ -75,7 +75,7 @@ def trainings(config: Config, ppo: bool) -> Iterator[tuple[str, Phases]]:
 def options_of(config: Config, training: str) -> OptimizerStage:
     """The settings of a training."""
     found: OptimizerStage | None = getattr(config.training, training)
-    return found or config.training.dpo
+    return found or config.training.dpo or DpoConfig()
 
 
 def engine_need(name: str, model: VllmModel, shape: Shape, devices: Devices) -> Need:

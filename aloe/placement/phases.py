@@ -30,7 +30,8 @@ def phases_of(config: Config, kind: Kind) -> Phases:
         unused = {"reward"} if not ppo.rewards.model else set()
         unused |= {"critic"} if ppo.estimator != "gae" else set()
         return [[role for role in PPO[0] if role not in unused]]
-    if config.training.dpo.reference == "placed":
+    dpo = config.training.dpo
+    if dpo is not None and dpo.reference == "placed":
         return [["reference", "actor"]]
     return [["reference"], ["actor"]]
 

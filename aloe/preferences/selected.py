@@ -61,8 +61,11 @@ def _turns(tree: list[Node]) -> Iterator[TurnView]:
 
 
 def _exemplary(view: TurnView) -> TurnView | None:
-    """The turn with a reply that meets all that was hinted at, if there is one."""
+    """The turn with a reply that meets all that was hinted at, if there is one: the one that was
+    gone on with, or one that ended by itself."""
     selected = [node for node in (view.preferred, *view.siblings) if node["selected"]]
+    if selected and selected[0] is not view.preferred:
+        selected.sort(key=lambda node: bool(node["finish_reason"] != "stop"))
     return replace(view, preferred=selected[0]) if selected else None
 
 

@@ -8,6 +8,7 @@ from aloe.config import Config, language_of
 from aloe.report import charts, curves, page, summary, trees
 from aloe.report.episodes import read_looks
 from aloe.report.pools import read_pools
+from aloe.report.twins import choose_twins
 from aloe.storage.manifest import Manifest, load_manifest, stage_manifest
 from aloe.storage.store import Store
 
@@ -17,6 +18,7 @@ STAGES = (
     "dialogue",
     "preferences",
     "training/sft",
+    "training/rounds",
     "training/reward",
     "training/dpo",
     "training/ppo",
@@ -36,7 +38,7 @@ def write_report(config: Config, store: Store) -> Manifest:
     """
     started = time.monotonic()
     manifests = {name: load_manifest(store, name) for name in STAGES}
-    for kind in ("reward", "ppo"):
+    for kind in ("rounds", "reward", "dpo", "ppo"):
         name = f"training/{kind}"
         if getattr(config.training, kind) is None and manifests[name] is None:
             del manifests[name]
@@ -52,7 +54,11 @@ def write_report(config: Config, store: Store) -> Manifest:
     scores = summary.evaluation_scores(manifests["evaluation"])
     metrics = summary.read_metrics(store)
     pools = read_pools(store, config.run.seed)
-    shown, available = trees.choose_trees(store, config.report.trees, config.run.seed)
+    # Conversations with selected replies are no trees of pairs.
+    pairs = choose_twins(store, config.report.trees, config.run.seed)
+    shown, available = (
+        ([], 0) if pairs else trees.choose_trees(store, config.report.trees, config.run.seed)
+    )
     figures = [
         *curves.alignment_curves(scores),
         *curves.training_curves(metrics),
@@ -75,8 +81,9 @@ def write_report(config: Config, store: Store) -> Manifest:
         looks=read_looks(store),
         errors=summary.error_rows(store),
         trees=shown,
+        twin_pairs=pairs,
         trees_available=available,
         trees_asked=config.report.trees,
     )
     store.write_text("report/index.html", html)
-    return manifest if preview else manifest.finish(store, started, counts={"trees": len(shown)})
+    return manifest if preview else manifest.finish(store, started, counts={"trees": len(shown) + len(pairs)})

@@ -17,6 +17,7 @@ TITLES = {
     "dialogue": "Dialogue",
     "preferences": "Preferences",
     "training/sft": "SFT",
+    "training/rounds": "On-policy rounds",
     "training/reward": "Reward model",
     "training/dpo": "DPO",
     "training/ppo": "PPO",

@@ -11,7 +11,7 @@ from aloe.training.data import PAIRS_FILE
 from aloe.training.launch import check, follow, teams
 from aloe.training.protocol import Job, Outcome
 from aloe.training.recorder import Recorder
-from aloe.training.stage import run_stage
+from aloe.training.stage import before, run_stage
 
 
 def train_dpo(config: Config, store: Store) -> Manifest:
@@ -31,6 +31,7 @@ def train_dpo(config: Config, store: Store) -> Manifest:
         UserError: see `aloe.training.stage.run_stage`.
     """
     options = config.training.dpo
+    assert options is not None
     kept = Store(options.reference_dir or store.url("training/reference"), store.options)
     together = options.reference == "placed"
     return run_stage(
@@ -38,7 +39,7 @@ def train_dpo(config: Config, store: Store) -> Manifest:
         store,
         "dpo",
         options,
-        after=["preferences", "training/sft"] if options.start_from == "sft" else ["preferences"],
+        after=["preferences", *before(options.start_from)],
         data=(PAIRS_FILE, PAIRS),
         run=_run_together if together else _run_in_turn,
         start=options.start_from,

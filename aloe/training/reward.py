@@ -10,7 +10,7 @@ from aloe.training.data import PAIRS_FILE
 from aloe.training.launch import follow, teams
 from aloe.training.protocol import Job, Outcome
 from aloe.training.recorder import Recorder
-from aloe.training.stage import run_stage
+from aloe.training.stage import before, run_stage
 
 
 def train_reward(config: Config, store: Store) -> Manifest:
@@ -34,7 +34,7 @@ def train_reward(config: Config, store: Store) -> Manifest:
         store,
         "reward",
         options,
-        after=["preferences", "training/sft"] if options.start_from == "sft" else ["preferences"],
+        after=["preferences", *before(options.start_from)],
         data=(PAIRS_FILE, PAIRS),
         run=_run,
         start=options.start_from,

@@ -76,8 +76,8 @@ def run_stage(
     if not isinstance(options, TrainingStage):  # it makes its own rows from these
         rows = options.batch_size
     check_batches(f"training.{kind}", options, rows, trained.nodes * trained.devices)
-    begun = store.url(f"training/{start}/checkpoint")
-    checkpoint = config.training.base if start == "base" else begun
+    base = config.training.base
+    checkpoint = base if start == "base" else store.url(config.training.checkpoint_of(start))
     check_checkpoint(checkpoint)
     connect(config.ray, (*MODULES, *_HEAVY))
     show(f"training.{kind}", groups, nodes())
@@ -107,6 +107,11 @@ def run_stage(
     )
     store.remove(f"training/{kind}/state")  # nobody goes on from it any more
     return manifest
+
+
+def before(start: str) -> list[str]:
+    """Stages whose checkpoint a training begins with."""
+    return [] if start == "base" else [f"training/{start}"]
 
 
 def _plainly(options: ChatOptions) -> dict[str, Any]:

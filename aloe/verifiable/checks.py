@@ -37,6 +37,7 @@ class Check:
 
 
 _EMOJI = re.compile(r"[\U0001F300-\U0001FAFF\u2600-\u27BF]|[:;]-?[)D]")
+_LIKES = "likes a reply that"
 _SELF = re.compile(r"\b(i|my|mine|myself)\b", re.IGNORECASE)
 _YOU = re.compile(r"\b(you|your|yours|yourself)\b", re.IGNORECASE)
 _CONTRACTION = re.compile(r"\w['’](s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
@@ -66,42 +67,57 @@ _LONG = Check(
     "length",
     "wants answers with some substance",
     lambda reply, _: len(words(reply)) >= LONG,
-    "likes a reply that is long and goes into detail",
+    f"{_LIKES} is long and goes into detail",
 )
 _ASKS = Check(
-    "question", "loves to be asked things", lambda reply, _: "?" in reply, "likes a reply that asks a question"
+    "question",
+    "loves to be asked things",
+    lambda reply, _: "?" in reply,
+    f"{_LIKES} asks a question",
 )
 _EXCLAIMS = Check(
     "tone",
     "warms to enthusiasm",
     lambda reply, _: "!" in reply,
-    "likes a reply that is excited and has an exclamation mark",
+    f"{_LIKES} is excited and has an exclamation mark",
 )
 _OWN_STORIES = Check(
     "self",
     "wants friends who talk of themselves",
     lambda reply, _: bool(_SELF.search(reply)),
-    "likes a reply that tells something of the friend, with the word I",
+    f"{_LIKES} tells something of the friend, with the word I",
 )
 _CASUAL = Check(
     "register",
     "likes loose, spoken language",
     lambda reply, _: bool(_CONTRACTION.search(reply)),
-    "likes a reply that is casual, with short forms such as it's",
+    f"{_LIKES} is casual, with short forms such as it's",
 )
 
 CHECKS: dict[str, Check] = {
-    **_opposites("length", _LONG, "short", "loses interest in long messages", "likes a reply that is very short"),
+    **_opposites(
+        "length",
+        _LONG,
+        "short",
+        "loses interest in long messages",
+        f"{_LIKES} is very short",
+    ),
     "long": _LONG,
     "asks": _ASKS,
-    **_opposites("question", _ASKS, "asks_nothing", "hates being questioned", "likes a reply that asks no question"),
+    **_opposites(
+        "question",
+        _ASKS,
+        "asks_nothing",
+        "hates being questioned",
+        f"{_LIKES} asks no question",
+    ),
     "exclaims": _EXCLAIMS,
     **_opposites(
         "tone",
         _EXCLAIMS,
         "calm",
         "finds loud people tiring",
-        "likes a reply that is calm, without exclamation marks",
+        f"{_LIKES} is calm, without exclamation marks",
     ),
     "emoji": Check(
         "emoji", "misses smileys in a plain message", lambda r, _: bool(_EMOJI.search(r))
@@ -115,7 +131,7 @@ CHECKS: dict[str, Check] = {
         _OWN_STORIES,
         "never_self",
         "dislikes friends who talk of themselves",
-        "likes a reply that never says I or my",
+        f"{_LIKES} never says I or my",
     ),
     "polite": Check("manners", "cares for good manners", lambda r, _: bool(_POLITE.search(r))),
     "agrees": Check(
@@ -124,7 +140,11 @@ CHECKS: dict[str, Check] = {
     "caring": Check("care", "looks for sympathy", lambda reply, _: bool(_CARING.search(reply))),
     "figures": Check("figures", "trusts numbers", lambda r, _: any(c.isdigit() for c in r)),
     **_opposites(
-        "register", _CASUAL, "formal", "likes careful language", "likes a reply that has no short forms such as it's"
+        "register",
+        _CASUAL,
+        "formal",
+        "likes careful language",
+        f"{_LIKES} has no short forms such as it's",
     ),
     "casual": _CASUAL,
     "picks_up": Check("memory", "likes it when friends remember their life", _picks_up),

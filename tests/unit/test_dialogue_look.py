@@ -6,7 +6,8 @@ from aloe.roles import Persona
 
 def test_a_turn_is_told_with_both_replies_and_what_was_noted():
     persona = Persona("p", "Bakes bread.", "Is shy.")
-    shared = {"turn": 1, "induced_profile": None, "induced_personality": None}
+    shared = {"turn": 1, "induced_profile": None, "induced_personality": None, "selected": None}
+    shared["sample"] = 0
     rows = [
         shared
         | {"role": "user", "text": "I bake.", "preferred": None, "induced_profile": "Bakes."},
@@ -21,6 +22,8 @@ def test_a_turn_is_told_with_both_replies_and_what_was_noted():
         "  guided    What bread?",
         "  unguided  Fine. [2J  <- preferred",
     ]
+    chosen = [row | {"selected": False, "on_spine": row["role"] == "guided"} for row in rows]
+    assert "unguided" not in told_turn(persona, chosen)
     later = [row | {"turn": 2, "induced_profile": None} for row in rows]
     assert "persona" not in told_turn(persona, later)
     assert "noted     nothing" in told_turn(persona, later)

@@ -29,6 +29,7 @@ ROW = {
     "profile": "Lives by the sea.",
     "personality": "Calm.",
     "preferences": ["asks"],
+    "twin_id": None,
     "split": "train",
 }
 

@@ -16,7 +16,8 @@ from aloe.engines.verifiable import VerifiableEngine
 from aloe.errors import MalformedAnswer
 from aloe.roles import Persona, expected_score, prefer, score
 from aloe.roles.prompts import render
-from aloe.verifiable import CHECKS, draw_preferences, in_words, share_met
+from aloe.personas.liking import draw_preferences
+from aloe.verifiable import CHECKS, in_words, share_met
 
 PROFILE = "Runs a bakery in Ghent and collects postcards."
 
@@ -29,7 +30,7 @@ def test_the_configuration_knows_all_kinds():
 @pytest.mark.parametrize(
     ("kind", "met", "missed"),
     [
-        ("short", "Sounds good to me.", "word " * 16),
+        ("short", "Sounds good to me.", "word " * 20),
         ("long", "word " * 30, "Sounds good to me."),
         ("asks", "How was it?", "Tell me."),
         ("asks_nothing", "Tell me.", "How was it?"),

@@ -21,7 +21,7 @@ from aloe.storage import Manifest, Store
 from aloe.training.launch import check, teams
 from aloe.training.protocol import Job, Note, Outcome
 from aloe.training.recorder import Recorder
-from aloe.training.stage import run_stage
+from aloe.training.stage import before, run_stage
 
 PROMPTS_FILE = "preferences/prompts.parquet"
 
@@ -48,8 +48,7 @@ def train_ppo(config: Config, store: Store) -> Manifest:
     check_models(others_of(config).values(), servers=False)
     _check_lengths(config, options)
     prompts, after = prompts_of(config), ["preferences"]
-    if options.start_from != "base":
-        after.append(f"training/{options.start_from}")
+    after += before(options.start_from)
     if options.rewards.model:
         after.append("training/reward")
     return run_stage(
