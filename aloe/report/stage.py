@@ -86,4 +86,8 @@ def write_report(config: Config, store: Store) -> Manifest:
         trees_asked=config.report.trees,
     )
     store.write_text("report/index.html", html)
-    return manifest if preview else manifest.finish(store, started, counts={"trees": len(shown) + len(pairs)})
+    return (
+        manifest
+        if preview
+        else manifest.finish(store, started, counts={"trees": len(shown) + len(pairs)})
+    )

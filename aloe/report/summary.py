@@ -116,6 +116,8 @@ def pair_results(results: Mapping[str, Any]) -> list[Result]:
     """Join ``X_before``, ``X_after`` and their ``X_interval_*`` to one row; others stand alone."""
     rows: dict[str, Result] = {}
     for key, value in results.items():
+        if isinstance(value, Mapping):  # drawn, not tabled
+            continue
         stem, _, when = key.rpartition("_")
         if when not in ("before", "after"):
             rows[key] = Result(key, value=value)

@@ -56,8 +56,10 @@ def train_rounds(config: Config, store: Store) -> Manifest:
     if manifest.complete:
         return manifest
     started = time.monotonic()
-    results: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
     usage = Usage()
+    if config.dialogue.select is not None:
+        curves["teacher"] = rollout_levels(config, store)
     with manifest.paused(store, started):
         for number in range(1, len(rounds.steps) + 1):
             inner = _round_config(config, store, rounds, number)
@@ -66,8 +68,7 @@ def train_rounds(config: Config, store: Store) -> Manifest:
             for stage in (rollout_dialogues, build_preferences, _training(rounds, number)):
                 done = stage(inner, folder)
                 usage += done.usage
-            levels = rollout_levels(inner, folder)
-            results[f"{number:02d}"] = {"by": rounds.steps[number - 1], "rollout": levels}
+            curves[f"round {number}"] = levels = rollout_levels(inner, folder)
             say(
                 f"{STAGE}: round {number} of {len(rounds.steps)}: its rollout rose by "
                 f"{levels['ir']['value']:.3f} a turn to {levels['al'][-1]['value']:.2f}",
@@ -75,8 +76,18 @@ def train_rounds(config: Config, store: Store) -> Manifest:
                 levels=levels,
             )
     return manifest.finish(
-        store, started, usage=usage, counts={"rounds": len(rounds.steps)}, results=results
+        store, started, usage=usage, counts={"rounds": len(rounds.steps)}, results=_told(curves)
     )
+
+
+def _told(curves: dict[str, Any]) -> dict[str, Any]:
+    """Results: the level of the first and the last turn of each rollout, and the whole curves."""
+    results: dict[str, Any] = {"curves": curves}
+    for name, numbers in curves.items():
+        for when, level in (("before", numbers["al"][0]), ("after", numbers["al"][-1])):
+            results[f"level of {name}_{when}"] = level["value"]
+            results[f"level of {name}_interval_{when}"] = [level["low"], level["high"]]
+    return results
 
 
 def _training(rounds: RoundsConfig, number: int) -> Any:

@@ -14,9 +14,9 @@ from aloe.config import PreferenceKind, VerifiableConfig, VerifiableModel
 from aloe.engines import Request
 from aloe.engines.verifiable import VerifiableEngine
 from aloe.errors import MalformedAnswer
+from aloe.personas.liking import draw_preferences
 from aloe.roles import Persona, expected_score, prefer, score
 from aloe.roles.prompts import render
-from aloe.personas.liking import draw_preferences
 from aloe.verifiable import CHECKS, in_words, share_met
 
 PROFILE = "Runs a bakery in Ghent and collects postcards."
