@@ -173,6 +173,15 @@ class PpoConfig(OptimizerStage):
                 "sampling: expected temperature above 0 and top_p 1, as trainer and engine would "
                 "disagree on the distribution that is sampled from"
             )
+        if self.critic_warmup and self.estimator != "gae":
+            raise ValueError(
+                f"critic_warmup: {self.critic_warmup}, expected 0, as estimator {self.estimator} "
+                "has no critic and nothing would be trained"
+            )
+        if self.critic_warmup >= self.updates:
+            raise ValueError(
+                f"critic_warmup: {self.critic_warmup}, expected fewer than updates = {self.updates}"
+            )
         if not any(self.rewards.model_dump().values()):
             raise ValueError("rewards: expected at least one weight above 0")
         return self

@@ -110,6 +110,21 @@ def weights(checkpoint: str) -> dict[str, torch.Tensor]:
     return {name: value.float() for name, value in model.state_dict().items()}
 
 
+def test_a_policy_that_waited_for_its_critic_makes_as_many_steps_as_ever(run, tmp_path):
+    """What was rolled out while the critic warmed up is not trained on later."""
+    config, store = planted_run(
+        tmp_path,
+        ppo=PPO | {"critic_warmup": 1, "rewards": {"verifiable": 1.0}, "eval_dialogues": 2},
+        placements={"actor": {"devices": 2}},
+        ray={"num_cpus": 6, "logical_gpus": 6},
+    )
+    train_ppo(config, store)
+    found, expected = Run(config, store, run.manifest).numbers("train"), run.numbers("train")
+    assert (1, "learning_rate") not in found
+    for step in range(2, UPDATES + 1):  # each step of the optimizer moves its schedule
+        assert found[step, "learning_rate"] == expected[step - 1, "learning_rate"]
+
+
 def test_every_part_of_the_reward_is_logged_apart(run):
     for split in ("train", "validation"):
         names = {name for _, name in run.numbers(split)}

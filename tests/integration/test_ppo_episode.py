@@ -86,7 +86,8 @@ def test_signs_are_those_of_the_dialogues():
 
 @given(prompts=st.integers(1, 9), groups=st.integers(1, 4), seed=st.integers(0, 99))
 def test_all_prompts_are_played_before_one_comes_again(prompts, groups, seed):
-    persona = {"persona_id": "a", "profile": "", "personality": "", "preferences": None}
+    persona = dict.fromkeys(("profile", "personality"), "") | {"persona_id": "a"}
+    persona |= {"preferences": None, "twin_id": None}
     rows = [{"prompt_id": str(i), "prompt": [], **persona} for i in range(prompts)]
     options = PpoConfig(batch_size=2 * groups, samples=2)
     rollouts = Rollouts(options, seed, {"train": rows, "validation": rows}, [])

@@ -62,7 +62,7 @@ def experiences(runs: list[list[tuple[int, int]]], turns: int, seed: int = 0) ->
             kl=torch.randn(half, 15),
             rewards=rewards[part].nansum(1),
             index=list(range(part.start, part.stop)),
-            info={"turn_rewards": rewards[part]},
+            info={"turn_rewards": rewards[part], "silent": torch.zeros(half)},
         )
         for part in (slice(0, half), slice(half, 2 * half))
     ]
@@ -79,7 +79,7 @@ def test_one_turn_is_openrlhfs_own(estimator):
     ours = experiences(ONE_TURN, 1)
     theirs = copy.deepcopy(ours)
     for experience in theirs:
-        del experience.info["turn_rewards"]
+        experience.info.clear()
     maker(TurnExperienceMaker, options).compute_advantages_and_returns(ours)
     maker(RemoteExperienceMaker, options).compute_advantages_and_returns(theirs)
     for mine, other in zip(ours, theirs, strict=True):

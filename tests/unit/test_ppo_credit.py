@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from aloe.training.ppo.credit import (
+    GROUPED,
     baselined,
+    credited,
     own_tokens,
     place,
     put_back,
-    to_last_turn,
     turn_ends,
     whiten,
 )
@@ -49,13 +50,68 @@ def test_each_reward_lands_on_its_turns_last_token(case):
         assert torch.equal(placed[row][ends[row]], there)
 
 
-@given(episodes())
-def test_the_sum_lands_on_the_last_turn(case):
+NOBODY = torch.zeros(1, dtype=torch.bool)
+
+
+@given(episodes(), st.sampled_from(["gae", "reinforce"]))
+def test_the_sum_of_an_episode_lands_on_its_last_turn(case, estimator):
+    _, rewards = case
+    whole = rewards[~rewards.isnan().any(1)]
+    assume(len(whole))
+    silent = NOBODY.expand(len(whole))
+    worth = credited(whole, silent, 1, estimator, "episode")
+    assert torch.allclose(worth[:, -1], whole.sum(1), atol=1e-5)
+    assert not worth[:, :-1].any()
+    assert torch.equal(credited(whole, silent, 1, estimator, "turn"), whole)
+
+
+@pytest.mark.parametrize("credit", ["turn", "episode"])
+@pytest.mark.parametrize("estimator", [*GROUPED, "gae", "reinforce"])
+def test_an_empty_reply_costs_what_the_episode_lost(estimator, credit):
+    rewards = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.0, NAN], [1.0, 1.0, 1.0]])
+    silent = torch.tensor([False, False, True, False])
+    worth = credited(rewards, silent, 4, estimator, credit)
+    alone = credited(rewards, NOBODY.expand(4), 4, estimator, credit)
+    assert not worth[2, 2]  # there is no token
+    if estimator in GROUPED:
+        assert worth[2].sum() <= alone[2].sum() < 0  # else only the empty reply itself pays
+        if estimator != "group_norm":  # which scales the one that differs to the same length
+            assert worth[2].sum() < alone[2].sum()
+    else:
+        assert worth[2].sum() == 1.0
+        assert alone[2].sum() == 2.0
+
+
+@pytest.mark.parametrize("credit", ["turn", "episode"])
+@pytest.mark.parametrize("estimator", GROUPED)
+def test_an_end_by_others_costs_nothing(estimator, credit):
+    """Both did as well as the rest of the group, as long as they came."""
+    rewards = torch.tensor([[0.5, 1.0, 1.0], [0.5, 1.0, NAN], [0.5, NAN, NAN], [0.5, 1.0, 1.0]])
+    worth = credited(rewards, NOBODY.expand(4), 4, estimator, credit)
+    assert torch.allclose(worth, torch.zeros(4, 3), atol=1e-6)
+
+
+def test_an_end_by_others_counts_as_average_where_nothing_is_compared():
+    rewards = torch.tensor([[1.0, 2.0], [1.0, NAN], [1.0, 4.0], [NAN, NAN]])
+    worth = credited(rewards, NOBODY.expand(4), 1, "gae", "turn")
+    assert worth.tolist() == [[1.0, 2.0], [4.0, 0.0], [1.0, 4.0], [0.0, 0.0]]
+
+
+@given(episodes(), st.sampled_from([*GROUPED, "gae"]), st.sampled_from(["turn", "episode"]))
+def test_nothing_is_credited_where_nothing_was_said(case, estimator, credit):
     mask, rewards = case
-    summed = to_last_turn(rewards)
-    placed = place(summed, mask)
-    assert torch.allclose(placed.sum(1), rewards.nansum(1), atol=1e-5)
-    assert ((placed != 0).sum(1) <= 1).all()
+    silent = torch.arange(len(rewards)) % 2 == 0
+    worth = credited(rewards, silent, len(rewards), estimator, credit)
+    assert worth.isfinite().all()
+    assert not worth[rewards.isnan()].any()
+    assert torch.allclose(place(worth, mask).sum(1), worth.sum(1), atol=1e-4)
+
+
+def test_summed_group_norm_gives_an_episode_mean_0_and_deviation_1():
+    rewards = torch.randn(8, 3, generator=torch.Generator().manual_seed(1))
+    worth = credited(rewards, NOBODY.expand(8), 4, "group_norm", "episode")[:, -1].view(2, 4)
+    assert torch.allclose(worth.mean(1), torch.zeros(2), atol=1e-5)
+    assert torch.allclose(worth.std(1), torch.ones(2), atol=1e-4)
 
 
 @given(episodes())

@@ -150,6 +150,14 @@ class Controller(ppo_trainer.BasePPOTrainer):  # type: ignore[misc]
         guards.check(values, self.guards, self.position.step)
         guards.check_sync(values["sync_kl"], self.options.sync_limit, self.position.step)
 
+    def ppo_train(self, global_steps: int) -> dict[str, Any]:
+        """Train critic and policy; while the critic warms up, what the policy has is forgotten."""
+        status: dict[str, Any] = super().ppo_train(global_steps)
+        if global_steps < self.options.critic_warmup:
+            # OpenRLHF keeps it for the first update of the policy, whose steps would add up.
+            ray.get(self.actor_model_group.async_run_method("forget_experiences"))
+        return status
+
     def broadcast_to_vllm(self) -> None:
         """Send the weights, when nobody speaks with the ones before."""
         if self.open:

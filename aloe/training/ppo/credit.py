@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import torch
 
+GROUPED = ("rloo", "reinforce_baseline", "group_norm", "dr_grpo")
+"""Estimators of OpenRLHF that compare the episodes of a group."""
+_CENTRED = {"group_norm": "dr_grpo"}
+"""What is summed over turns before it is scaled."""
+
 
 def turn_ends(mask: torch.Tensor) -> torch.Tensor:
     """True at the last token of each turn, bool [rows, tokens]."""
@@ -22,13 +27,44 @@ def place(rewards: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.where(ends, rewards.nan_to_num().gather(1, turn), 0.0)
 
 
-def to_last_turn(rewards: torch.Tensor) -> torch.Tensor:
-    """The sum of an episode's rewards at its last turn, NaN at the others; [rows, turns]."""
-    last = (~rewards.isnan()).sum(1) - 1
-    summed = torch.full_like(rewards, float("nan"))
-    rows = (last >= 0).nonzero()[:, 0]
-    summed[rows, last[rows]] = rewards.nansum(1)[rows]
-    return summed
+def credited(
+    rewards: torch.Tensor, silent: torch.Tensor, samples: int, estimator: str, credit: str
+) -> torch.Tensor:
+    """What each turn is worth, and at an episode's last turn also what it lost by ending.
+
+    An episode that the policy has ended by an empty reply pays for every turn that it lost: it is
+    worth as little there as the worst reply of the batch, or nothing. One that a fault of others or
+    the context's limit has ended pays nothing: it counts as average where it did not come (issue
+    19).
+
+    Args:
+        rewards: [rows, turns]; rows are groups of ``samples`` next to each other.
+        silent: bool [rows]: the episode's last reply is empty.
+        estimator: of OpenRLHF; those without groups get rewards as they are.
+        credit: turn or episode, see `aloe.config.PpoConfig`.
+
+    Returns:
+        [rows, turns], 0 where there is no turn.
+    """
+    there = ~rewards.isnan()
+    known = torch.where(~there & silent[:, None], _worst(rewards), rewards)
+    if estimator not in GROUPED:
+        known = torch.where(known.isnan(), known.nanmean(0).nan_to_num(), known)
+    if credit == "episode":
+        lost = baselined(known, samples, _CENTRED.get(estimator, estimator)).sum(1, keepdim=True)
+        if estimator == "group_norm":
+            lost = lost / (lost.view(-1, samples).std(1).repeat_interleave(samples)[:, None] + 1e-9)
+        worth = torch.zeros_like(rewards)
+    else:
+        worth = baselined(known, samples, estimator)
+        lost = (worth * ~there).sum(1, keepdim=True)
+    last = (there.sum(1, keepdim=True) - 1).clamp(min=0)
+    return (worth * there).scatter_add(1, last, lost) * there
+
+
+def _worst(rewards: torch.Tensor) -> torch.Tensor:
+    """The least reward of the batch, at most 0; a scalar."""
+    return rewards.nan_to_num().min().clamp(max=0)
 
 
 def baselined(rewards: torch.Tensor, samples: int, estimator: str) -> torch.Tensor:

@@ -14,15 +14,7 @@ from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 from aloe.config import PpoConfig
-from aloe.training.ppo.credit import (
-    baselined,
-    own_tokens,
-    place,
-    put_back,
-    to_last_turn,
-    turn_ends,
-    whiten,
-)
+from aloe.training.ppo.credit import credited, own_tokens, place, put_back, turn_ends, whiten
 from aloe.training.ppo.numbers import Response
 
 WHITENED = ("gae", "reinforce", "reinforce_baseline")
@@ -33,12 +25,20 @@ class EpisodeReader(SamplesGenerator):  # type: ignore[misc]
     """OpenRLHF's generator, which here only turns responses into experiences."""
 
     def read(self, response: Response, options: PpoConfig) -> Experience:
-        """An experience of one row; its ``info["turn_rewards"]`` is float [1, turns]."""
+        """An experience of one row.
+
+        Its ``info`` has ``turn_rewards``, float [1, turns], and ``silent``, float [1]: 1 if the
+        policy has ended the episode by an empty reply.
+        """
         if not response["action_ranges"]:  # the first call failed: nothing to learn from
             ids = response["observation_tokens"]
             response = response | {"action_ranges": [(len(ids), len(ids))]}
         experience = self._process_response_into_experience(response, max_len=options.max_len)
-        experience.info = {"turn_rewards": turn_rewards(response["exchanges"], options)[None]}
+        exchanges = response["exchanges"]
+        experience.info = {
+            "turn_rewards": turn_rewards(exchanges, options)[None],
+            "silent": torch.tensor([float(bool(exchanges) and not exchanges[-1]["reply"])]),
+        }
         # The reward model's part comes later; what is not None is not asked for by OpenRLHF.
         experience.rewards = torch.zeros(1)
         return experience
@@ -92,10 +92,9 @@ class TurnExperienceMaker(RemoteExperienceMaker):  # type: ignore[misc]
         options = self.options
         sizes = [len(experience.sequences) for experience in experiences]
         rewards = torch.cat([e.info.pop("turn_rewards") for e in experiences])
+        silent = torch.cat([e.info.pop("silent") for e in experiences]).bool()
         self.turn_rewards = rewards
-        if options.credit == "episode":
-            rewards = to_last_turn(rewards)
-        worth = baselined(rewards, options.samples, options.estimator)
+        worth = credited(rewards, silent, options.samples, options.estimator, options.credit)
         for experience, mine, raw in zip(
             experiences, worth.split(sizes), rewards.split(sizes), strict=True
         ):

@@ -142,6 +142,10 @@ class PolicyWorker(PpoWorker, PolicyModelActor.__ray_metadata__.modified_class):
             vllm_engines=list(self.job.engines),
         )
 
+    def forget_experiences(self) -> None:
+        """Drop what has been handed over to train on; called on all ranks."""
+        self.trainer.replay_buffer.clear()
+
     def probe(self, sequences: list[list[int]]) -> list[torch.Tensor]:
         """Untempered log-probs of all tokens but each sequence's first, float [tokens - 1]."""
         tempered, self.actor.temperature = self.actor.temperature, 1.0
