@@ -49,6 +49,7 @@ def prompt_rows() -> list[dict[str, Any]]:
             "profile": f"Life of {row['persona_id']}.",
             "personality": "Curious.",
             "preferences": ["asks", "calm"],
+            "twin_id": None,
             "prompt": policy_messages(row["prompt"][1:]),
         }
         for row in planted_rows()

@@ -8,6 +8,7 @@ from typing import Any
 
 from aloe.report.figure import BASE_COLOR, COLORS, Figure, Json, plain, scatter
 from aloe.report.summary import TITLES
+from aloe.storage.manifest import Manifest
 
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x")
 _METRICS = {
@@ -76,7 +77,13 @@ def alignment_curves(scores: Mapping[str, Any] | None) -> list[Figure]:
     for index, (name, policy) in enumerate(scores["policies"].items()):
         color = BASE_COLOR if name == scores["baseline"] else COLORS[(index - 1) % len(COLORS)]
         traces += _curve_with_band(name, policy["al"], color, _SYMBOLS[index % len(_SYMBOLS)])
+        if "knowable" in scores:
+            best = scores["knowable"]["policies"][name]["best"]
+            traces.append(_bound(f"AL* with {name}", best, color))
     low, high = scores["scale"]
+    if "knowable" in scores:
+        half = [{"turn": point["turn"], "value": (low + high) / 2} for point in policy["al"]]
+        traces.append(_bound("one half", half, BASE_COLOR))
     turns = max(len(policy["al"]) for policy in scores["policies"].values())
     layout = {
         "hovermode": "x unified",
@@ -86,6 +93,47 @@ def alignment_curves(scores: Mapping[str, Any] | None) -> list[Figure]:
     names = ", ".join(scores["policies"])
     alt = f"Alignment level by turn for {names}, with intervals; numbers in the table below."
     return [Figure("alignment", "alignment", "Alignment level by turn", alt, traces, layout)]
+
+
+def knowledge_curves(scores: Mapping[str, Any] | None) -> list[Figure]:
+    """Nats of information about the user's type in its messages up to each turn, and all there is.
+
+    AL* in the alignment's figure is the best level that a reply to the same messages can have.
+    """
+    if scores is None or "knowable" not in scores:
+        return []
+    traces: list[Json] = []
+    known = scores["knowable"]
+    for index, (name, numbers) in enumerate(known["policies"].items()):
+        color = BASE_COLOR if name == scores["baseline"] else COLORS[(index - 1) % len(COLORS)]
+        traces += _curve_with_band(name, numbers["nats"], color, _SYMBOLS[index % len(_SYMBOLS)])
+    all_there_is = [{"turn": point["turn"], "value": known["entropy"]} for point in numbers["nats"]]
+    traces.append(_bound("all there is", all_there_is, BASE_COLOR))
+    layout = {"xaxis": {"title": {"text": "turn k"}}, "yaxis": {"title": {"text": "nats"}}}
+    title = "What the user's messages tell of its type"
+    alt = f"{title}, by turn: {', '.join(known['policies'])}."
+    return [Figure("knowledge", "alignment", title, alt, traces, layout)]
+
+
+def rollout_curves(rounds: Manifest | None) -> list[Figure]:
+    """How well the replies suited that each round's rollout went on with, and the teacher's."""
+    found = (rounds.results if rounds else {}).get("curves", {})
+    traces: list[Json] = []
+    for index, (name, numbers) in enumerate(found.items()):
+        color = BASE_COLOR if name == "teacher" else COLORS[(index - 1) % len(COLORS)]
+        traces += _curve_with_band(name, numbers["al"], color, _SYMBOLS[index % len(_SYMBOLS)])
+    layout = {"xaxis": {"title": {"text": "turn k"}}, "yaxis": {"title": {"text": "AL(k)"}}}
+    title = "Level of the replies that rollouts went on with"
+    alt = f"{title}, by turn: {', '.join(found)}."
+    return [Figure("rollouts", "training", title, alt, traces, layout)] if traces else []
+
+
+def _bound(name: str, points: Sequence[Mapping[str, Any]], color: str) -> Json:
+    turns, values = ([point[key] for point in points] for key in ("turn", "value"))
+    return scatter(name, turns, values, "lines") | {
+        "line": {"color": color, "width": 1, "dash": "dot"},
+        "showlegend": False,
+    }
 
 
 def _curve_with_band(

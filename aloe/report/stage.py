@@ -6,6 +6,7 @@ import time
 
 from aloe.config import Config, language_of
 from aloe.report import charts, curves, page, summary, trees
+from aloe.report.drawing import draw_alignment
 from aloe.report.episodes import read_looks
 from aloe.report.pools import read_pools
 from aloe.report.twins import choose_twins
@@ -28,6 +29,8 @@ STAGES = (
 
 def write_report(config: Config, store: Store) -> Manifest:
     """Write ``report/index.html`` about whatever the run folder holds (issue 3).
+
+    Beside it lies ``alignment.svg``, the benchmark's curves for elsewhere.
 
     While a stage is not complete, the page is a preview: it is written again at every call and
     leaves no manifest behind. Sections whose stage has not started are absent.
@@ -61,6 +64,8 @@ def write_report(config: Config, store: Store) -> Manifest:
     )
     figures = [
         *curves.alignment_curves(scores),
+        *curves.knowledge_curves(scores),
+        *curves.rollout_curves(manifests.get("training/rounds")),
         *curves.training_curves(metrics),
         *charts.persona_maps(pools),
         *charts.budget_bars(manifests),
@@ -86,6 +91,8 @@ def write_report(config: Config, store: Store) -> Manifest:
         trees_asked=config.report.trees,
     )
     store.write_text("report/index.html", html)
+    if scores is not None:
+        store.write_text("report/alignment.svg", draw_alignment(scores, config.report.title))
     return (
         manifest
         if preview
