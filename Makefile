@@ -5,13 +5,16 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed-$(REQUIREMENTS)
 BENCH_INSTALLED := .venv/.installed-bench
 
-.PHONY: demo demo-rl test check bench clean
+.PHONY: demo demo-rl demo-infer test check bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/aloe run configs/demo.yaml
 
 demo-rl: $(INSTALLED)
 	$(BIN)/aloe run configs/rl_small.yaml
+
+demo-infer: $(INSTALLED)
+	$(BIN)/aloe run configs/infer_small.yaml
 
 test: $(INSTALLED)
 	requirements/browser.sh

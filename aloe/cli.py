@@ -196,6 +196,12 @@ def train_sft(context: typer.Context, config: ConfigPath, as_json: Json = False)
     _stage(context, config, "training/sft", as_json)
 
 
+@train_app.command("rounds", context_settings=_PASS_ON)
+def train_rounds(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
+    """Let a policy train itself on its own best replies, round by round (training.rounds)."""
+    _stage(context, config, "training/rounds", as_json)
+
+
 @train_app.command("reward", context_settings=_PASS_ON)
 def train_reward(context: typer.Context, config: ConfigPath, as_json: Json = False) -> None:
     """Train a reward model on preference pairs."""

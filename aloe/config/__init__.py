@@ -253,6 +253,19 @@ class Config(Section):
                 "preferences.twins: expected dialogue.select, and personas.twins with hints: "
                 "program, whose twins can be asked what they would have said"
             )
+        if self.training.rounds is not None:
+            if not twins.planned:
+                raise ValueError(
+                    "training.rounds: expected personas.twins with planned hints, as replies are "
+                    "selected by what has been hinted at"
+                )
+            if "dpo" in self.training.rounds.steps and twins.hints != "program":
+                raise ValueError("training.rounds.steps: dpo expects personas.twins.hints: program")
+            if not isinstance(self.models[self.roles.unguided], VllmModel):
+                raise ValueError(
+                    f"training.rounds: roles.unguided is {self.roles.unguided!r}, expected a vLLM "
+                    "model, which serves each round's checkpoint"
+                )
         if twins.planned and self.dialogue.start:
             raise ValueError(
                 "dialogue.start: expected none, as a program plans what twins hint at from the "

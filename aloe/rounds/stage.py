@@ -14,7 +14,7 @@ from typing import Any
 from aloe.config import Config, SelectConfig, VllmModel
 from aloe.config.training import RoundsConfig
 from aloe.dialogue import rollout_dialogues
-from aloe.errors import StageStopped
+from aloe.errors import StageStopped, UserError
 from aloe.preferences import build_preferences
 from aloe.progress import say
 from aloe.rounds.levels import rollout_levels
@@ -42,7 +42,8 @@ def train_rounds(config: Config, store: Store) -> Manifest:
         StageFailed, StageStopped: as the stages of a round.
     """
     rounds = config.training.rounds
-    assert rounds is not None
+    if rounds is None:
+        raise UserError("training.rounds: not set, expected a section")
     settings = {
         "seed": config.run.seed,
         "rounds": rounds.model_dump(mode="json"),
@@ -99,7 +100,7 @@ def _round_config(config: Config, store: Store, rounds: RoundsConfig, number: in
     begun = store.url(config.training.checkpoint_before_round(number))
     base = config.training.base if rounds.start_from == "base" and number == 1 else begun
     served = config.models[config.roles.unguided]
-    assert isinstance(served, VllmModel)
+    assert isinstance(served, VllmModel)  # checked with the configuration
     twins = config.preferences.twins or rounds.steps[number - 1] == "dpo"
     options = rounds.sft or config.training.sft
     pairs = rounds.dpo or config.training.dpo

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from aloe.config import Config
+from aloe.errors import UserError
 from aloe.schema import PAIRS
 from aloe.storage import Manifest, Store
 from aloe.training.data import PAIRS_FILE
@@ -31,7 +32,8 @@ def train_dpo(config: Config, store: Store) -> Manifest:
         UserError: see `aloe.training.stage.run_stage`.
     """
     options = config.training.dpo
-    assert options is not None
+    if options is None:
+        raise UserError("training.dpo: null, expected its settings")
     kept = Store(options.reference_dir or store.url("training/reference"), store.options)
     together = options.reference == "placed"
     return run_stage(
