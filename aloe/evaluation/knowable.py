@@ -2,58 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from aloe.config import Config
+from aloe.evaluation.metrics import FloatArray
+from aloe.evaluation.probe import read_told, train_probe
 from aloe.evaluation.results import SCALE, by_twins, policy_numbers
 from aloe.roles import persona_of
 from aloe.schema import derive_seed
+from aloe.storage import Store
 from aloe.verifiable import beliefs, best_share, nats, types
 
 Row = dict[str, Any]
+Exchange = tuple[str, str]
+"""What the user said and what the policy answered."""
+Known = tuple[Sequence[float], Sequence[float]]
+"""By turn: nats of information about the user's type in its messages so far, and the largest share
+of its preferences that a reply to them can be expected to meet."""
+Observer = Callable[[Row, str, Sequence[Exchange]], Known]
+"""Of a persona, the policy that talked with it, and all exchanges."""
 
 
-def knowable(config: Config, scores: pa.Table, heldout: Iterable[Row]) -> dict[str, Any]:
-    """Of each policy's conversations what an ideal observer of them knows by turn (issue 19).
+def knowable(
+    config: Config, store: Store, scores: pa.Table, heldout: Iterable[Row]
+) -> dict[str, Any]:
+    """Of each policy's conversations what an observer of them knows by turn (issue 19).
 
-    Exact, as it is known which of several missed kinds a planned user hints at, and how likely; of
-    a model that speaks after a plan it is what was planned.
+    Exact for a user that is a program, by Bayes' rule (`aloe.verifiable.knowledge`). What other
+    users let show is estimated by a probe that is trained on the run's dialogues
+    (`aloe.evaluation.probe`): the information that it finds, which is at most what there is.
 
     Args:
         scores: rows of `aloe.schema.SCORES`.
         heldout: rows of PERSONAS that were met.
 
     Returns:
-        ``{"entropy": nats, "policies": {name: {"nats": curve, "best": curve}}}``. A curve has a
-        number with its interval per turn: nats of information about the type in the user's
-        messages up to that turn, and AL*, the best level that a reply to them can have, on the
-        judge's scale.
+        ``{"by": "program" or "probe", "entropy": nats, "policies": {name: {"nats": curve, "best":
+        curve}}}``. A curve has a number with its interval per turn: nats, and AL*, the best level
+        that a reply can be expected to have, on the judge's scale.
     """
     twins, settings = config.personas.twins, config.evaluation
-    every = types(twins.pairs, twins.count)
     people = {row["persona_id"]: row for row in heldout}
     pairs = {name: row["twin_id"] for name, row in people.items()}
-    replies: dict[str, dict[str, dict[int, str]]] = {}
-    for row in scores.select(["policy", "persona_id", "turn", "reply"]).to_pylist():
-        case = replies.setdefault(row["policy"], {}).setdefault(row["persona_id"], {})
-        case[row["turn"]] = row["reply"]
+    exact = twins.hints == "program"
+    observe = _by_program(config) if exact else _by_probe(config, store)
     lowest, highest = SCALE
-    found: dict[str, Any] = {"entropy": float(np.log(len(every))), "policies": {}}
-    for policy, cases in replies.items():
-        condition = settings.condition(policy)
-        assert condition.wordings is not None and condition.topics is not None
-        told, best = {}, {}
-        for name, case in cases.items():
-            person = persona_of(people[name], True, condition.wordings, condition.topics)
-            said = [case[turn] for turn in sorted(case)]
-            known = beliefs(every, person.planned_after(said[:-1]), said)
-            told[name] = np.array([nats(every, b, person.preferences) for b in known])
-            best[name] = np.array([lowest + (highest - lowest) * best_share(b) for b in known])
-        found["policies"][policy] = {
+    policies = {}
+    for policy, cases in _conversations(scores).items():
+        known = {name: observe(people[name], policy, said) for name, said in cases.items()}
+        told = {name: np.array(numbers) for name, (numbers, _) in known.items()}
+        best = {
+            name: lowest + (highest - lowest) * np.array(shares)
+            for name, (_, shares) in known.items()
+        }
+        policies[policy] = {
             key: policy_numbers(
                 by_twins(values, pairs),
                 settings.bootstrap_samples,
@@ -62,4 +68,53 @@ def knowable(config: Config, scores: pa.Table, heldout: Iterable[Row]) -> dict[s
             )["al"]
             for key, values in (("nats", told), ("best", best))
         }
-    return found
+    entropy = float(np.log(len(types(twins.pairs, twins.count))))
+    return {"by": "program" if exact else "probe", "entropy": entropy, "policies": policies}
+
+
+def _conversations(scores: pa.Table) -> dict[str, dict[str, list[Exchange]]]:
+    """Exchanges by policy and persona id."""
+    turns: dict[str, dict[str, dict[int, Exchange]]] = {}
+    for row in scores.select(["policy", "persona_id", "turn", "user", "reply"]).to_pylist():
+        case = turns.setdefault(row["policy"], {}).setdefault(row["persona_id"], {})
+        case[row["turn"]] = (row["user"], row["reply"])
+    return {
+        policy: {name: [case[turn] for turn in sorted(case)] for name, case in cases.items()}
+        for policy, cases in turns.items()
+    }
+
+
+def _by_program(config: Config) -> Observer:
+    twins = config.personas.twins
+    every = types(twins.pairs, twins.count)
+
+    def observe(row: Row, policy: str, said: Sequence[Exchange]) -> Known:
+        condition = config.evaluation.condition(policy)
+        assert condition.wordings is not None and condition.topics is not None
+        person = persona_of(row, True, condition.wordings, condition.topics)
+        replies = [reply for _, reply in said]
+        known = beliefs(every, person.planned_after(replies[:-1]), replies)
+        told = [nats(every, belief, person.preferences) for belief in known]
+        return told, [best_share(belief) for belief in known]
+
+    return observe
+
+
+def _by_probe(config: Config, store: Store) -> Observer:
+    twins = config.personas.twins
+    probe = train_probe(read_told(store), twins.pairs, derive_seed(config.run.seed, "probe"))
+
+    def observe(row: Row, _: str, said: Sequence[Exchange]) -> Known:
+        messages = [user for user, _ in said]
+        so_far = [" ".join(messages[: turn + 1]) for turn in range(len(messages))]
+        return _of_probabilities(row["preferences"], probe(so_far))
+
+    return observe
+
+
+def _of_probabilities(kinds: Sequence[str], found: Mapping[str, FloatArray]) -> Known:
+    """From P(kind) by turn, float64 (turns,) for each kind that the person may like."""
+    liked = np.stack([found[kind] for kind in kinds])
+    told = np.log(2 * liked).sum(axis=0)
+    best = np.maximum(liked, 1 - liked).mean(axis=0)
+    return list(told), list(best)

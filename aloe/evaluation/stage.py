@@ -87,10 +87,9 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
         config.evaluation.confidence,
         derive_seed(config.run.seed, "bootstrap"),
     )
-    if config.personas.twins.planned:
-        results["knowable"] = knowable(config, scores, heldout)
     if twins:
         results["units"] = "twin pairs"
+        results["knowable"] = knowable(config, store, scores, heldout)
     console.print(evaluation_table(results))
     return manifest.finish(
         store,
