@@ -122,6 +122,21 @@ def test_what_is_no_character_is_replaced_and_counted():
     assert (found.text, found.reasoning, found.replaced) == ("That � is� fun 😀", "�", 3)
 
 
+def test_what_is_no_character_in_a_refusal_is_replaced_too():
+    error = {"message": "bad \ud83d \x00", "code": "\udc00", "param": "\ud83d"}
+    with pytest.raises(Complained) as complained:
+        read_answer(json.dumps({"error": error}).encode())
+    assert str(complained.value) == "bad � �"
+    for status, told in (
+        (400, {"error": error}),
+        (400, "bad \ud83d \x00"),
+        (None, {"msg": ["\ud83d"]}),
+    ):
+        found = complaint_in(status, told)
+        text = "".join((found.message, found.code, found.param, found.told))
+        assert text.encode().decode() == text and "\x00" not in text
+
+
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\x00")))
 def test_any_text_comes_through_unchanged(text):
     # A block of thoughts is the one thing that is taken out.
