@@ -47,8 +47,8 @@ class Completion:
     model: str
     finish_reason: str
     """``stop`` where the model ended its turn, ``length`` where max_tokens did, ``stop_text`` where
-    one of `Request.stop` did (servers call that ``stop`` too); ``refusal`` or ``content_filter``
-    where a server answered with no text for that reason."""
+    one of `Request.stop` did (a server that applies it itself calls that ``stop`` too); ``refusal``
+    or ``content_filter`` where a server answered with no text for that reason."""
     prompt_tokens: int
     cached_tokens: int
     """Prompt tokens that the engine served from its prefix cache."""

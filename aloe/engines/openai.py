@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from aloe.chat import repaired
 from aloe.config import OpenAIModel
 from aloe.engines import backoff
 from aloe.engines.base import Completion, Load, Request
@@ -306,7 +307,7 @@ class OpenAIEngine:
 def _cut(text: str, end: str, stop: tuple[str, ...]) -> tuple[str, str]:
     """The text before the first of ``stop``: not every server applies it, or takes it away."""
     places = [place for word in stop if (place := text.find(word)) >= 0]
-    return (text[: min(places)], "stop") if places else (text, end)
+    return (text[: min(places)], "stop_text") if places else (text, end)
 
 
 def _most_tokens(request: Request) -> int:
@@ -328,7 +329,7 @@ def _body(error: APIStatusError) -> Any:
 
 def _told(error: Exception) -> str:
     cause = f"{type(error).__name__}: {error}"
-    return f"{cause} ({error.__cause__})" if error.__cause__ else cause
+    return repaired(f"{cause} ({error.__cause__})" if error.__cause__ else cause)[0]
 
 
 def _pause(state: RetryCallState) -> float:
@@ -405,7 +406,8 @@ def list_models(model: OpenAIModel) -> list[str]:
             return []
     listed = body.get("data") if isinstance(body, dict) else body
     entries = listed if isinstance(listed, list) else []
-    return [str(entry["id"]) for entry in entries if isinstance(entry, dict) and entry.get("id")]
+    found = [entry["id"] for entry in entries if isinstance(entry, dict) and entry.get("id")]
+    return [repaired(str(name))[0] for name in found]
 
 
 def is_loopback(url: str) -> bool:
