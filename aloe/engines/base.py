@@ -99,6 +99,7 @@ class Engine(Protocol):
         Raises:
             EngineError: this call failed; another try may work.
             ContextExceeded: the prompt is too long; no other try can work.
+            TemplateRefused: the model's chat template does not take it; nor can another try work.
             WorldFault: no call can work for now, or until somebody sees to it.
             EngineDied: no call can work any more.
         """
