@@ -88,6 +88,11 @@ class ChatFormat:
         """Whether there is a system role; if not, its text goes before the first user message."""
         return self._template.takes_system
 
+    @property
+    def takes_any_order(self) -> bool:
+        """Whether roles may follow each other in any order."""
+        return self._template.takes_any_order
+
     def shaped(self, messages: Sequence[Message]) -> list[Message]:
         """The conversation as the template takes it, see `Template.shaped`.
 
