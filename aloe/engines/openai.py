@@ -26,6 +26,7 @@ from aloe.engines.openai_parameters import (
     body_of,
     first_habits,
     learned,
+    most_tokens,
     sent_parameters,
 )
 from aloe.engines.permits import Permits
@@ -160,7 +161,10 @@ class OpenAIEngine:
     async def _attempt(self, call: _Call, request: Request) -> Said:
         """Wait for a slot, send, and keep what the outcome says about the server."""
         gate = self._gate
-        async with gate.slot(call.number), self._permits.permit(_most_tokens(request)) as permit:
+        async with (
+            gate.slot(call.number),
+            self._permits.permit(self._most_tokens(request)) as permit,
+        ):
             sent_at = time.monotonic()
             if call.cause and self._too_late(call, sent_at):
                 raise call.cause  # the wait for a slot took what was left
@@ -260,6 +264,10 @@ class OpenAIEngine:
             parameter=name,
         )
 
+    def _most_tokens(self, request: Request) -> int:
+        characters = sum(len(message["content"]) for message in request.messages)
+        return characters // _CHARACTERS_PER_TOKEN + most_tokens(request, self._model)
+
     def _too_late(self, call: _Call, at: float) -> bool:
         return at - call.begun_at >= self._model.deadline_s
 
@@ -308,11 +316,6 @@ def _cut(text: str, end: str, stop: tuple[str, ...]) -> tuple[str, str]:
     """The text before the first of ``stop``: not every server applies it, or takes it away."""
     places = [place for word in stop if (place := text.find(word)) >= 0]
     return (text[: min(places)], "stop_text") if places else (text, end)
-
-
-def _most_tokens(request: Request) -> int:
-    characters = sum(len(message["content"]) for message in request.messages)
-    return characters // _CHARACTERS_PER_TOKEN + (1 if request.choices else request.max_tokens)
 
 
 def _failures() -> tuple[type[Any], ...]:

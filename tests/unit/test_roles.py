@@ -153,6 +153,19 @@ def test_a_reply_that_is_all_thought_is_asked_again_with_more_tokens():
     assert [request.thinks for request in engine.asked] == [False, True]
 
 
+def test_so_is_a_note_that_is_all_thought():
+    engine = Says("", '{"profile": ["keeps bees"], "personality": []}', reasoning="Hm.")
+    note = asyncio.run(induce(engine, PERSONA, HISTORY, 100, 3, 0))
+    assert note.value.profile == "keeps bees"
+    assert [request.thinks for request in engine.asked] == [False, True]
+
+
+def test_an_escape_in_a_note_that_is_no_character_can_be_written_down():
+    engine = Says(r'{"profile": ["bees \ud83d"], "personality": ["calm \u0000 one"]}')
+    note = asyncio.run(induce(engine, PERSONA, HISTORY, 100, 1, 0)).value
+    assert (note.profile, note.personality) == ("bees \ufffd", "calm \ufffd one")
+
+
 def test_the_hint_comes_last_and_leaves_the_prefix_alone():
     plain = policy_messages(HISTORY)
     hinted = policy_messages(HISTORY, Induced("keeps bees", None))
