@@ -35,7 +35,7 @@ from aloe.chat.thinking import CLOSING, OPENING
 Thinking = Literal["off", "keep", "strip"]
 
 _BARE = "\udc1f"
-"""Stands before a reply in front of which the template's white space is taken away again."""
+"""Stands before a reply: the template's white space in front of it is taken away again."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ class ChatFormat:
         found = self._template.shaped(messages)
         for message in found:
             if message["role"] == "assistant":
-                message["content"] = self._inner(message["content"])
+                inner = message["content"].removeprefix(self._space)
+                message["content"] = inner.removesuffix(self._ending.before)
         return found  # type: ignore[return-value]
 
     # Prompts.
@@ -250,10 +251,6 @@ class ChatFormat:
         mark = controls.search(after) if controls else None
         return _Ending(after[: mark.start()], mark[0]) if mark else _Ending("", "")
 
-    def _inner(self, reply: str) -> str:
-        """A reply as the template takes it, that writes the rest of it by itself."""
-        return reply.removeprefix(self._space).removesuffix(self._ending.before)
-
     def _thoughtless(self, plain: list[Turn], head: str) -> str:
         """A prompt to which nothing was thought: the block of thought is empty, or not there."""
         text = self._written([*plain, assistant(SAID)], opened=False)
@@ -287,8 +284,8 @@ class ChatFormat:
         found = self._template.shaped(plain_chat(messages, self.tokenizer, self._template.written))
         for message in found:
             if message["role"] == "assistant":
-                bare = not message["content"].startswith(self._space)
-                message["content"] = _BARE * bare + self._inner(message["content"])
+                inner = message["content"].removesuffix(self._ending.before)
+                message["content"] = (_BARE if self._space else "") + inner
         return found
 
     def _opened(self, plain: Sequence[Turn]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -112,9 +113,11 @@ class Template:
     def written(self) -> str:
         """All that it writes of its own, with and without an answer to come."""
         chat = self.shaped(_chat(system(TOLD), user(ASKED), assistant(SAID), user(MORE)))
-        thought = {**assistant(SAID), "reasoning_content": THOUGHT}
-        answered = [*self.shaped(_chat(user(ASKED))), thought]
-        return self.render(chat, opened=True) + self.render(answered, opened=False)
+        text = self.render(chat, opened=True)
+        for more in ({}, {"reasoning_content": THOUGHT}):
+            with suppress(TemplateRefused):
+                text += self.render([user(ASKED), assistant(SAID) | more], opened=False)
+        return text
 
     def _check(self, where: str) -> None:
         """Choose the form of a content, and see that no text is refused or dropped.
@@ -136,7 +139,8 @@ class Template:
             lost = "it leaves out what is said"
             raise UserError(f"{where}: cannot be rendered: {refused or lost}") from refused
         told = _chat(system(TOLD), assistant(SAID), user(ASKED), user(MORE))
-        for chat in (told, told[1:]):
+        talk = _chat(system(TOLD), user(ASKED), assistant(SAID), user(MORE))
+        for chat in (talk, told, told[1:]):
             try:
                 text = self.render(self.shaped(chat), opened=True)
             except TemplateRefused as error:

@@ -92,6 +92,22 @@ def test_a_reply_is_learned_and_read_again_as_it_was_sampled(tokenizer, shape, s
         assert "[/INST]Near the lake.<|im_end|>" in text
 
 
+@pytest.mark.parametrize(
+    "said", [f"{a}{REPLY}{b}" for a in ("", " ", "  ", "\n") for b in ("", " ")]
+)
+def test_a_template_may_trim_a_reply_and_put_it_between_spaces(tokenizer, said):
+    template = SHAPES["mistral-first"].replace(
+        "' ' + m['content'] + '<", "' ' + m['content'] | trim + ' <"
+    )
+    chat = ChatFormat(tokenizer, ChatOptions(template))
+    head, (tail, cut) = chat.head_and_tails(CHAT, [said, said], [True, False])
+    ended = said.removesuffix(" ") + " <|im_end|>"
+    assert (tokenizer.decode(tail), tokenizer.decode(cut)) == (ended, said)
+    turns = [{"role": "assistant", "content": said}, {"role": "user", "content": "Names?"}]
+    later = tokenizer.decode(chat.prompt_ids([*CHAT, *turns]))
+    assert later.startswith(tokenizer.decode([*head, *tail]))
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_reply_that_did_not_end_itself_has_no_end_of_turn(tokenizer, shape):
     chat = format_of(tokenizer, shape)
