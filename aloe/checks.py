@@ -105,8 +105,18 @@ def check_chats(config: Config, stages: Collection[str]) -> None:
     seen: set[tuple[str, ChatOptions, bool]] = set()
     for key, checkpoint in checkpoints.items():
         if checkpoint not in seen:
-            checkpoint_chat(key, *checkpoint)
+            checkpoint_chat(_model_of(config, checkpoint[0]) or key, *checkpoint)
         seen.add(checkpoint)
+
+
+def _model_of(config: Config, path: str) -> str:
+    """The model that names a checkpoint, and so how it is talked with; empty if there is none."""
+    names = (
+        name
+        for name, model in config.models.items()
+        if isinstance(model, VllmModel) and model.path == path
+    )
+    return next((f"models.{name}" for name in names), "")
 
 
 def _check_models(models: Mapping[str, ModelConfig], begun: bool) -> None:

@@ -181,6 +181,11 @@ def test_a_models_template_is_that_of_its_path(scripted_config, tmp_path):
     folder = tmp_path / "base"
     folder.mkdir()
     checkpoint(folder, None)
+    bare = ["--models.mine", f"{{backend: vllm, path: '{folder}'}}", "--training.base", str(folder)]
+    with pytest.raises(
+        UserError, match=r"models\.mine: .* expected one in models\.mine\.chat_temp"
+    ):
+        check_servers(load_config(str(scripted_config), bare))
     template = tmp_path / "template.jinja"
     template.write_text(SHAPES["mistral-first"])
     told = f"{{backend: vllm, path: '{folder}', chat_template: '{template}'}}"
