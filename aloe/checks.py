@@ -6,9 +6,11 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 
+from aloe.chat import ChatOptions, policy_options
 from aloe.config import Config, ModelConfig, OpenAIModel, VllmModel, speakers_of
 from aloe.engines import check_models
 from aloe.engines.embedded import check_checkpoint
+from aloe.engines.tokenizer import checkpoint_chat
 from aloe.errors import UserError, WorldFault
 from aloe.provenance import RECORD
 from aloe.roles import prompts_of
@@ -47,6 +49,7 @@ def prepare(config: Config, store: Store, stages: list[str]) -> None:
     check_address(config.ray)
     store.check_writable()
     fresh = [name for name in stages if not is_complete(store, name)]
+    check_chats(config, fresh)
     asked = speakers_of(config, list(roles_of(config, fresh))).values()
     if any(isinstance(model, OpenAIModel | VllmModel) for model in asked):
         found = probe_models(config, fresh)
@@ -61,6 +64,7 @@ def check_servers(config: Config) -> None:
     """
     stages = stages_of(config)
     _check_models(speakers_of(config, list(roles_of(config, stages))), begun=False)
+    check_chats(config, stages)
     found = probe_models(config, stages)
     if not any(one.requests for one in found):
         show_probe(found)
@@ -79,6 +83,40 @@ def probe_models(config: Config, stages: Collection[str]) -> list[Probed]:
     if any(one.requests for one in found):
         show_probe(found)
     return found
+
+
+def check_chats(config: Config, stages: Collection[str]) -> None:
+    """See that the checkpoints that are trained or measured can be talked with.
+
+    Models that play a role are looked at by `probe_models`.
+
+    Raises:
+        UserError: one has no chat template, or none that can be used.
+    """
+    checkpoints: dict[str, tuple[str, ChatOptions, bool]] = {}
+    if any(stage.startswith("training") for stage in stages):
+        trusted = config.training.trust_remote_code
+        checkpoints["training.base"] = config.training.base, policy_options(config), trusted
+    if "evaluation" in stages:
+        from aloe.evaluation.policies import checkpoints_of
+
+        found = checkpoints_of(config)
+        checkpoints |= {f"evaluation.policies.{name}": found[name] for name in found}
+    seen: set[tuple[str, ChatOptions, bool]] = set()
+    for key, checkpoint in checkpoints.items():
+        if checkpoint not in seen:
+            checkpoint_chat(_model_of(config, checkpoint[0]) or key, *checkpoint)
+        seen.add(checkpoint)
+
+
+def _model_of(config: Config, path: str) -> str:
+    """The model that names a checkpoint, and so how it is talked with; empty if there is none."""
+    names = (
+        name
+        for name, model in config.models.items()
+        if isinstance(model, VllmModel) and model.path == path
+    )
+    return next((f"models.{name}" for name in names), "")
 
 
 def _check_models(models: Mapping[str, ModelConfig], begun: bool) -> None:

@@ -42,6 +42,10 @@ class ContextExceeded(Hopeless):
     """The prompt leaves no room for an answer in the model's context."""
 
 
+class TemplateRefused(Hopeless):
+    """The model's chat template does not take this conversation."""
+
+
 class Poisoned(Hopeless):
     """Engines die of this call."""
 

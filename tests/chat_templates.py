@@ -106,3 +106,19 @@ SHAPES = {
 
 GROWING = {"chatml", "llama3", "qwen2.5", "gemma", "mistral-first", "phi"}
 """Those in which a later prompt begins with an earlier one and its reply, as it was said."""
+
+LINE_END = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}\n<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""A line ends between what is said and its end of turn."""
+
+PARTS = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% for p in m['content'] %}{% if p['type'] == 'text' %}{{ p['text'] }}{% endif %}{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""What is said is a list of parts, as where pictures may be among them."""
+
+SPACES = {"mistral-first": " ", "mistral-last": " "}
+"""White space that a template writes between a prompt and its reply."""

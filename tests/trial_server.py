@@ -26,6 +26,7 @@ HABITS = {
     "list-content": "the message is a list of parts",
     "reasoning-field": "thoughts are in a field of their own",
     "think": "thoughts stand before the message, in a block",
+    "think-line": "as `think`, behind an empty line, and with a second thought that is cut",
     "think-open": "as `think`, but the template has opened the block",
     "surrogate": "half a surrogate pair and NUL in the text",
     "fence": "JSON stands in a fence, after some words",
@@ -168,6 +169,8 @@ def _answered(mode: str, number: int, body: dict[str, Any]) -> Answer | None:
             return _completion(text, reasoning_content="They want a chat.")
         case "think" if not judge:
             text = f"<think>\nThey want a chat.\n</think>\n\n{text}"
+        case "think-line" if not judge:
+            text = f"\n<think>\nA chat?\n</think>\n\n{text}\n<think>\nThey may"
         case "think-open" if not judge:
             text = f"They want a chat.\n</think>\n\n{text}"
         case "surrogate" if not judge and not noted:

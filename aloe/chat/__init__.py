@@ -5,19 +5,21 @@ evaluation ask it. `controls` keeps spelled control tokens out, `thinking` what 
 from what it says, `characters` what is no character.
 """
 
-from aloe.chat.characters import repaired
+from aloe.chat.characters import repaired, repaired_value
 from aloe.chat.format import ChatFormat, ChatOptions
 from aloe.chat.message import Message
-from aloe.chat.options import options_of, policy_options, talked_with
+from aloe.chat.options import checkpoint_options, options_of, policy_options, talked_with
 from aloe.chat.thinking import split_thinking
 
 __all__ = [
     "ChatFormat",
     "ChatOptions",
     "Message",
+    "checkpoint_options",
     "options_of",
     "policy_options",
     "repaired",
+    "repaired_value",
     "split_thinking",
     "talked_with",
 ]

@@ -8,6 +8,7 @@ from aloe.config import Config, VllmModel
 from aloe.errors import UserError
 
 _JINJA = ("{{", "{%")
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 def with_templates(config: Config) -> Config:
@@ -30,9 +31,9 @@ def with_templates(config: Config) -> Config:
 def _text(name: str, value: str) -> str:
     key = f"models.{name}.chat_template"
     if any(sign in value for sign in _JINJA):
-        return value
+        return value.removeprefix(_BYTE_ORDER_MARK)
     try:
-        with fsspec.open(value, "rt", encoding="utf-8") as file:
+        with fsspec.open(value, "rt", encoding="utf-8-sig") as file:
             text: str = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{key}: {value} cannot be read ({error})") from error

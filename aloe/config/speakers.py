@@ -113,6 +113,14 @@ class OpenAIModel(Section):
     """What tokens cost; null: not known, counted as nothing. What is free has a price of {}."""
     native_schema: bool = True
     """Whether the server constrains output to a JSON schema; if not, the answer is only parsed."""
+    chat_template_kwargs: Annotated[dict[str, Scalar], AfterValidator(Frozen)] = Frozen()
+    """Variables of the chat template, sent with every call to a server that takes them."""
+    thinking: Literal["off", "keep", "strip"] | None = None
+    """off, keep, strip: sent as the variable enable_thinking of the chat template, false with off.
+    Null: the server decides. Thoughts are set apart from what is said in any case; keep: where the
+    model is roles.unguided, and no vllm model serves training.base, rows learn them."""
+    thinking_tokens: int = Field(0, ge=0)
+    """Tokens on top of max_tokens for another try, when a reply was all thinking."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Parameter -> value that every call sends, or omit: temperature, top_p, seed, stop, logprobs,
     response_format, max_tokens, max_completion_tokens and others of the server."""
@@ -179,20 +187,13 @@ class JudgeConfig(Section):
 
 def speaker_settings(model: ModelConfig) -> dict[str, Any]:
     """What of a model's configuration decides what it says, not how fast it says it."""
-    decisive = {
-        "backend",
-        "path",
-        "dtype",
-        "max_model_len",
-        "model",
-        "base_url",
-        "chat_template",
-        "chat_template_kwargs",
-        "thinking",
-        "thinking_tokens",
-    }
+    decisive = {"backend", "path", "dtype", "max_model_len", "model", "base_url", "chat_template"}
+    talk = ("chat_template_kwargs", "thinking", "thinking_tokens")
     if isinstance(model, OpenAIModel):
-        decisive |= {name for name in ("params", "extra_body") if getattr(model, name)}
+        # Only what is set: what was made before there were such keys can be gone on with.
+        decisive |= {name for name in (*talk, "params", "extra_body") if getattr(model, name)}
+    else:
+        decisive |= set(talk)
     if isinstance(model, ScriptedModel) and model.says:
         decisive.add("says")
     return model.model_dump(mode="json", include=decisive)

@@ -49,8 +49,8 @@ class Completion:
     model: str
     finish_reason: str
     """``stop`` where the model ended its turn, ``length`` where max_tokens did, ``stop_text`` where
-    one of `Request.stop` did (servers call that ``stop`` too); ``refusal`` or ``content_filter``
-    where a server answered with no text for that reason."""
+    one of `Request.stop` did (a server that applies it itself calls that ``stop`` too); ``refusal``
+    or ``content_filter`` where a server answered with no text for that reason."""
     prompt_tokens: int
     cached_tokens: int
     """Prompt tokens that the engine served from its prefix cache."""
@@ -101,6 +101,7 @@ class Engine(Protocol):
         Raises:
             EngineError: this call failed; another try may work.
             ContextExceeded: the prompt is too long; no other try can work.
+            TemplateRefused: the model's chat template does not take it; nor can another try work.
             WorldFault: no call can work for now, or until somebody sees to it.
             EngineDied: no call can work any more.
         """

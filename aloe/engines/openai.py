@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from aloe.chat import repaired
 from aloe.config import OpenAIModel
 from aloe.engines import backoff
 from aloe.engines.base import Completion, Load, Request
@@ -25,6 +26,7 @@ from aloe.engines.openai_parameters import (
     body_of,
     first_habits,
     learned,
+    most_tokens,
     sent_parameters,
 )
 from aloe.engines.permits import Permits
@@ -159,7 +161,10 @@ class OpenAIEngine:
     async def _attempt(self, call: _Call, request: Request) -> Said:
         """Wait for a slot, send, and keep what the outcome says about the server."""
         gate = self._gate
-        async with gate.slot(call.number), self._permits.permit(_most_tokens(request)) as permit:
+        async with (
+            gate.slot(call.number),
+            self._permits.permit(self._most_tokens(request)) as permit,
+        ):
             sent_at = time.monotonic()
             if call.cause and self._too_late(call, sent_at):
                 raise call.cause  # the wait for a slot took what was left
@@ -259,6 +264,10 @@ class OpenAIEngine:
             parameter=name,
         )
 
+    def _most_tokens(self, request: Request) -> int:
+        characters = sum(len(message["content"]) for message in request.messages)
+        return characters // _CHARACTERS_PER_TOKEN + most_tokens(request, self._model)
+
     def _too_late(self, call: _Call, at: float) -> bool:
         return at - call.begun_at >= self._model.deadline_s
 
@@ -306,12 +315,7 @@ class OpenAIEngine:
 def _cut(text: str, end: str, stop: tuple[str, ...]) -> tuple[str, str]:
     """The text before the first of ``stop``: not every server applies it, or takes it away."""
     places = [place for word in stop if (place := text.find(word)) >= 0]
-    return (text[: min(places)], "stop") if places else (text, end)
-
-
-def _most_tokens(request: Request) -> int:
-    characters = sum(len(message["content"]) for message in request.messages)
-    return characters // _CHARACTERS_PER_TOKEN + (1 if request.choices else request.max_tokens)
+    return (text[: min(places)], "stop_text") if places else (text, end)
 
 
 def _failures() -> tuple[type[Any], ...]:
@@ -328,7 +332,7 @@ def _body(error: APIStatusError) -> Any:
 
 def _told(error: Exception) -> str:
     cause = f"{type(error).__name__}: {error}"
-    return f"{cause} ({error.__cause__})" if error.__cause__ else cause
+    return repaired(f"{cause} ({error.__cause__})" if error.__cause__ else cause)[0]
 
 
 def _pause(state: RetryCallState) -> float:
@@ -405,7 +409,8 @@ def list_models(model: OpenAIModel) -> list[str]:
             return []
     listed = body.get("data") if isinstance(body, dict) else body
     entries = listed if isinstance(listed, list) else []
-    return [str(entry["id"]) for entry in entries if isinstance(entry, dict) and entry.get("id")]
+    found = [entry["id"] for entry in entries if isinstance(entry, dict) and entry.get("id")]
+    return [repaired(str(name))[0] for name in found]
 
 
 def is_loopback(url: str) -> bool:

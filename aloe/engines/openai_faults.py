@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from aloe.chat import repaired
+
 
 class Verdict(Enum):
     """What to do about a refusal."""
@@ -155,6 +157,8 @@ _NO_SYSTEM = re.compile(
 def complaint_in(status: int | None, body: Any) -> Complaint:
     """A refusal from its status and its body, in the forms that servers use.
 
+    Its texts are `repaired`: they go into a row of ``errors``.
+
     Args:
         status: None where the body came with status 200: then its own code counts.
     """
@@ -166,12 +170,14 @@ def complaint_in(status: int | None, body: Any) -> Complaint:
     codes = [error.get(key) for key in ("code", "type", "status")]
     if status is None:
         status = next((n for c in codes if 400 <= (n := _number(c)) < 600), None)
+    if not isinstance(message, str):
+        message = json.dumps(message, ensure_ascii=False)
     return Complaint(
         status=status,
-        code=" ".join(str(code) for code in codes if code).lower(),
-        message=message if isinstance(message, str) else json.dumps(message, ensure_ascii=False),
-        param=str(error.get("param") or ""),
-        told=told.lower(),
+        code=repaired(" ".join(str(code) for code in codes if code).lower())[0],
+        message=repaired(message)[0],
+        param=repaired(str(error.get("param") or ""))[0],
+        told=repaired(told.lower())[0],
     )
 
 

@@ -17,6 +17,7 @@ from aloe.engines.base import Request
 _TOP_LOGPROBS = 20  # the protocol's upper bound
 _FEWER_LOGPROBS = 5  # what many servers allow
 _LIMITS = ("max_completion_tokens", "max_tokens")
+_VARIABLES = "chat_template_kwargs"
 _PLAIN = ("temperature", "top_p", "seed", "stop")
 """Parameters without another form: left out once they are refused."""
 
@@ -77,14 +78,32 @@ def body_of(request: Request, model: OpenAIModel, habits: Habits) -> dict[str, A
     if request.stop:
         asked["stop"] = list(request.stop)
     if habits.limit:
-        asked[habits.limit] = 1 if request.choices else request.max_tokens
+        asked[habits.limit] = most_tokens(request, model)
     if request.choices and "logprobs" not in habits.without:
         asked |= {"logprobs": True, "top_logprobs": habits.top_logprobs}
     elif request.json_schema is not None and not request.choices:
         asked |= _response_format(request.json_schema, habits.schema)
     body |= {name: value for name, value in asked.items() if name not in habits.without}
+    body |= _template_variables(request, model)
     body |= {name: value for name, value in model.params.items() if value != "omit"}
     return body | model.extra_body
+
+
+def most_tokens(request: Request, model: OpenAIModel) -> int:
+    """The longest completion that a call asks for, in tokens."""
+    if request.choices:
+        return 1
+    return request.max_tokens + (model.thinking_tokens if request.thinks else 0)
+
+
+def _template_variables(request: Request, model: OpenAIModel) -> dict[str, Any]:
+    """What the server hands to its chat template, where the configuration says anything."""
+    variables: dict[str, Any] = dict(model.chat_template_kwargs)
+    if model.thinking is not None:
+        # No thought can stand before a choice, which is one token.
+        thinks = model.thinking != "off" and not request.choices
+        variables = {"enable_thinking": thinks} | variables
+    return {_VARIABLES: variables} if variables else {}
 
 
 def _response_format(schema: Any, kind: str) -> dict[str, Any]:
@@ -109,7 +128,7 @@ def without_system(messages: list[Message]) -> list[Message]:
 
 def sent_parameters(body: dict[str, Any], model: OpenAIModel) -> frozenset[str]:
     """Names in a body that a call can do without: not what the configuration insists on."""
-    insisted = {"model", "messages", *model.params, *model.extra_body}
+    insisted = {"model", "messages", _VARIABLES, *model.params, *model.extra_body}
     system = {"system"} if body["messages"][0]["role"] == "system" else set()
     return frozenset(body.keys() - insisted | system)
 

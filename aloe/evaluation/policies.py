@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from aloe.chat import ChatOptions, policy_options, talked_with
+from aloe.chat import ChatOptions, checkpoint_options, policy_options, talked_with
 from aloe.config import Config, ModelConfig, VerifiableModel, VllmModel, speakers_of
 from aloe.storage import Store
 from aloe.verifiable import ProgramPolicy
@@ -24,7 +24,8 @@ def policy_model(config: Config, store: Store, target: str) -> ModelConfig:
     """The model behind one value of ``evaluation.policies``.
 
     A checkpoint is served like ``roles.unguided``, the role it is trained for; when no vLLM model
-    plays that role, like the first vLLM model of the configuration.
+    plays that role, like the first vLLM model of the configuration. It is talked with like the
+    checkpoint that is trained; one of another origin like the model that names its path.
 
     Args:
         target: ``base``, ``sft``, ``rounds``, ``dpo``, ``ppo``, ``model:NAME``, ``program:NAME``,
@@ -34,18 +35,36 @@ def policy_model(config: Config, store: Store, target: str) -> ModelConfig:
         return config.models[target.removeprefix("model:")]
     if target.startswith(PROGRAM):
         return VerifiableModel(backend="verifiable")
+    if target in _TRAINED:
+        path = store.url(config.training.checkpoint_of(target))
+        options, trusted = policy_options(config), config.training.trust_remote_code
+    else:
+        path, options, trusted = checkpoint_of(config, target)
+    serving = talked_with(_serving(config), options)
+    return serving.model_copy(update={"path": path, "trust_remote_code": trusted})
+
+
+def checkpoint_of(config: Config, target: str) -> tuple[str, ChatOptions, bool]:
+    """Path of a checkpoint that is there before the run, how it is talked with, and whether it may
+    bring code.
+
+    Args:
+        target: ``base``, or a checkpoint's path or URL.
+    """
     if target == "base":
         path, trusted = config.training.base, config.training.trust_remote_code
-    elif target in _TRAINED:
-        path, trusted = (
-            store.url(config.training.checkpoint_of(target)),
-            config.training.trust_remote_code,
-        )
-    else:
-        path, trusted = target, False  # who trusts its code names it under models and says so there
-    own = target == "base" or target in _TRAINED
-    serving = talked_with(_serving(config), policy_options(config) if own else ChatOptions())
-    return serving.model_copy(update={"path": path, "trust_remote_code": trusted})
+        return path, policy_options(config), trusted
+    # Who trusts its code names it under models and says so there.
+    return target, checkpoint_options(config, target), False
+
+
+def checkpoints_of(config: Config) -> dict[str, tuple[str, ChatOptions, bool]]:
+    """`checkpoint_of` each policy that is one, by its name."""
+    return {
+        name: checkpoint_of(config, target)
+        for name, target in config.evaluation.policies.items()
+        if target not in _TRAINED and not target.startswith(("model:", PROGRAM))
+    }
 
 
 def program_of(target: str) -> ProgramPolicy | None:

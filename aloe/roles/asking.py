@@ -80,8 +80,8 @@ async def ask(
                     _attempt(request, call["tries"], derive_seed(seed, role, call["tries"]))
                 )
                 _spend(call, completion)
-                _require_said(completion)
                 try:
+                    _require_said(completion, request)
                     return Answer(read(completion), call, completion.reasoning)
                 except ThoughtOnly:
                     request = replace(request, thinks=True)
@@ -122,7 +122,9 @@ def _attempt(request: Request, number: int, seed: int) -> Request:
     return replace(request, seed=seed, temperature=_SECOND_TEMPERATURE)
 
 
-def _require_said(completion: Completion) -> None:
+def _require_said(completion: Completion, request: Request) -> None:
+    if completion.reasoning and not completion.text.strip() and not request.choices:
+        raise ThoughtOnly(f"no message after {completion.completion_tokens} tokens of thought")
     if completion.finish_reason in ("refusal", "content_filter"):
         raise MalformedAnswer(f"{completion.model}: no answer ({completion.finish_reason})")
 

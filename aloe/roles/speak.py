@@ -15,7 +15,7 @@ from typing import Any
 from aloe.config import Sampling
 from aloe.config.language import ENGLISH, Language
 from aloe.engines import Completion, Engine, Message, Request
-from aloe.errors import MalformedAnswer, ThoughtOnly
+from aloe.errors import MalformedAnswer
 from aloe.roles.asking import Answer, ask
 from aloe.roles.json_text import object_in
 from aloe.roles.prompts import BUILT_IN, Prompts
@@ -345,8 +345,6 @@ def _sampled(messages: list[Message], sampling: Sampling) -> Request:
 
 def _message(completion: Completion) -> str:
     if not completion.text.strip():
-        if completion.reasoning:
-            raise ThoughtOnly(f"no message after {completion.completion_tokens} tokens of thought")
         raise MalformedAnswer("an empty message")
     return completion.text
 

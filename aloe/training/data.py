@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 
 from aloe.chat import ChatFormat, Message
-from aloe.errors import UserError
+from aloe.errors import TemplateRefused, UserError
 from aloe.schema import PAIRS, SFT
 from aloe.storage import Store
 
@@ -103,7 +103,7 @@ def read_sft(store: Store, chat: ChatFormat, max_len: int) -> Rows:
     """Rows of `aloe.schema.SFT`, one reply each.
 
     Raises:
-        UserError: no row of a split fits into ``max_len`` tokens.
+        UserError: no row of a split fits into ``max_len`` tokens, or the chat template refuses one.
     """
     said = _Said("response", "reasoning", "ended")
     columns = ["row_id", "tree_id", "turn", "split", "prompt", *said]
@@ -151,7 +151,11 @@ def _encode_rows(
         replies = [
             Reply(row[each.text], row[each.ended], row[each.reasoning] or "") for each in said
         ]
-        encoded, dropped = encode(chat, row["prompt"], replies, max_len)
+        try:
+            encoded, dropped = encode(chat, row["prompt"], replies, max_len)
+        except TemplateRefused as error:
+            which = f"{table.column_names[0]} {row[table.column_names[0]]}"
+            raise UserError(f"{which}: the chat template refuses it ({error})") from error
         if encoded is None:
             counts[f"{unit}_{split}_too_long"] += 1
             continue

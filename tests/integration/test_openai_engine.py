@@ -7,6 +7,7 @@ import json
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from email.utils import formatdate
 
 import pyarrow as pa
@@ -154,6 +155,27 @@ def test_what_waiting_does_not_mend_is_not_sent_again(reply, kind, cause):
     assert cause in str(error)
     assert not getattr(error, "passes", False)
     assert len(server.posts) == 1
+
+
+def test_a_server_that_goes_on_behind_a_text_to_stop_at_is_cut_there_and_that_is_told():
+    ends = {"One. ### Two.": "stop_text", "One.": "stop", "One, ###": "stop_text"}
+
+    async def talk(server: ChatServer, text: str):
+        engine = OpenAIEngine("remote", model_at(server))
+        return await engine.complete(replace(chat(text), stop=("###", "+++")))
+
+    with ChatServer(lambda post: OK).running() as server:
+        for text, end in ends.items():
+            found = asyncio.run(talk(server, text))
+            assert (found.text, found.finish_reason) == (text.partition("###")[0], end)
+
+
+def test_a_refusal_that_holds_no_characters_can_be_written_down():
+    body = json.dumps({"error": {"message": "bad \ud83d \x00", "code": "bad_\udc00"}})
+    for reply in (Reply(400, body=body), Reply(400, body="bad \x00"), Reply(200, body=body)):
+        with ChatServer(lambda post, reply=reply: reply).running() as server:
+            told = str(fail(server, Exception, deadline_s=0.1))
+        assert pa.array([told]).to_pylist() == [told] and "\x00" not in told
 
 
 def test_a_call_that_brings_no_message_is_given_up_and_not_the_server():

@@ -11,8 +11,10 @@ from test_trial_server import BREAKS, NEVER, ROLES, model_at
 from transformers import AutoTokenizer
 from trial_server import HABITS, TrialServer
 
+from aloe.checks import check_servers
 from aloe.cli import main
 from aloe.config import DialogueConfig, JudgeConfig, OpenAIModel, VllmModel
+from aloe.config_file import load_config
 from aloe.engines.embedded import resolve_checkpoint
 from aloe.errors import StageStopped, UserError
 from aloe.roles.probe import Probed, probe
@@ -146,3 +148,47 @@ def test_a_run_ends_before_a_persona_is_written(scripted_config, tmp_path, capsy
             main(["doctor", str(scripted_config), *overrides])
         assert end.value.code == 2
     assert capsys.readouterr().err.count("models.trial as inducer") == 2
+
+
+@pytest.mark.parametrize("command", ["run", "doctor"])
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        (["--training.base", "PATH"], "training.base"),
+        (["--evaluation.policies.base", "PATH"], "evaluation.policies.base"),
+        (["--evaluation.policies.base", "base", "--training.base", "PATH"], "training.base"),
+    ],
+)
+def test_a_base_model_without_a_template_is_found_before_a_persona_is_written(
+    scripted_config, tmp_path, capsys, command, keys, named
+):
+    folder = tmp_path / "base"
+    folder.mkdir()
+    checkpoint(folder, None)
+    overrides = [key.replace("PATH", str(folder)) for key in keys]
+    with pytest.raises(SystemExit) as end:
+        main([command, str(scripted_config), *overrides])
+    assert end.value.code == 2
+    assert not (tmp_path / "run" / "personas").exists()
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.endswith(
+        f"{named}: {folder} has no chat template (a base model?), expected a models.NAME with this "
+        "path and a chat_template"
+    )
+
+
+def test_a_models_template_is_that_of_its_path(scripted_config, tmp_path):
+    folder = tmp_path / "base"
+    folder.mkdir()
+    checkpoint(folder, None)
+    bare = ["--models.mine", f"{{backend: vllm, path: '{folder}'}}", "--training.base", str(folder)]
+    with pytest.raises(
+        UserError, match=r"models\.mine: .* expected one in models\.mine\.chat_temp"
+    ):
+        check_servers(load_config(str(scripted_config), bare))
+    template = tmp_path / "template.jinja"
+    template.write_text(SHAPES["mistral-first"])
+    told = f"{{backend: vllm, path: '{folder}', chat_template: '{template}'}}"
+    overrides = ["--models.mine", told, "--training.base", str(folder)]
+    overrides += ["--evaluation.policies.base", str(folder)]
+    check_servers(load_config(str(scripted_config), overrides))

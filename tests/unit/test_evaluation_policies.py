@@ -1,5 +1,6 @@
 import pytest
 
+from aloe.chat import ChatOptions, policy_options
 from aloe.config import Config, VllmModel
 from aloe.evaluation.policies import policy_model, stages_before
 from aloe.storage import Store
@@ -76,3 +77,21 @@ def test_stages_before_are_those_whose_checkpoints_are_measured():
     policies = {"before": "base", "after": "dpo", "far": "model:small"}
     config = make_config({"small": VLLM}, "small", policies)
     assert stages_before(config) == ["personas", "training/dpo"]
+
+
+def test_a_checkpoint_is_talked_with_like_the_model_that_names_it():
+    mine = VLLM | {"path": "/models/mine", "chat_template": "{{ 1 }}", "thinking": "strip"}
+    config = make_config({"small": VLLM, "mine": mine}, "small", {"it": "/models/mine"})
+    model = policy_model(config, STORE, "/models/mine")
+    assert (model.chat_template, model.thinking) == ("{{ 1 }}", "strip")
+    assert policy_model(config, STORE, "/models/other").chat_template is None
+    assert policy_model(config, STORE, "base").chat_template is None
+
+
+def test_a_policy_that_a_server_speaks_for_thinks_as_the_server_is_told():
+    served = {"backend": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
+    told = {"thinking": "keep", "chat_template_kwargs": {"a": "b"}}
+    assert policy_options(make_config({"s": served | told}, "s", {"b": "base"})) == ChatOptions(
+        None, "keep", (("a", "b"),)
+    )
+    assert policy_options(make_config({"s": served}, "s", {"b": "base"})) == ChatOptions()

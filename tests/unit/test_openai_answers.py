@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aloe.config import OpenAIModel
+from aloe.config import OpenAIModel, speaker_settings
 from aloe.engines import Request
 from aloe.engines.openai import choice_logprobs, is_loopback
 from aloe.engines.openai_answers import Complained, NoAnswer, read_answer
@@ -120,6 +120,21 @@ def test_a_body_without_an_answer_says_whose_fault_it_may_be(raw, items):
 def test_what_is_no_character_is_replaced_and_counted():
     found = read_answer(said("That \ud83d is\x00 fun 😀", reasoning="\udc00"))
     assert (found.text, found.reasoning, found.replaced) == ("That � is� fun 😀", "�", 3)
+
+
+def test_what_is_no_character_in_a_refusal_is_replaced_too():
+    error = {"message": "bad \ud83d \x00", "code": "\udc00", "param": "\ud83d"}
+    with pytest.raises(Complained) as complained:
+        read_answer(json.dumps({"error": error}).encode())
+    assert str(complained.value) == "bad � �"
+    for status, told in (
+        (400, {"error": error}),
+        (400, "bad \ud83d \x00"),
+        (None, {"msg": ["\ud83d"]}),
+    ):
+        found = complaint_in(status, told)
+        text = "".join((found.message, found.code, found.param, found.told))
+        assert text.encode().decode() == text and "\x00" not in text
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\x00")))
@@ -279,6 +294,43 @@ def test_what_the_configuration_says_is_sent_or_left_out():
     one = model(params={"response_format": "omit"})
     request = Request(CHAT, json_schema=SCHEMA)
     assert "response_format" not in body_of(request, one, first_habits(one))
+
+
+def test_a_reply_that_was_all_thought_gets_more_room():
+    one = model(thinking_tokens=500)
+    for thinks, most in ((False, 300), (True, 800)):
+        request = Request(CHAT, 300, thinks=thinks)
+        assert body_of(request, one, first_habits(one))["max_completion_tokens"] == most
+    choice = Request(CHAT, choices=("1", "2"), thinks=True)
+    assert body_of(choice, one, first_habits(one))["max_completion_tokens"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "sent", "for_a_choice"),
+    [
+        ({}, None, None),
+        ({"thinking": "off"}, {"enable_thinking": False}, {"enable_thinking": False}),
+        ({"thinking": "strip"}, {"enable_thinking": True}, {"enable_thinking": False}),
+        ({"chat_template_kwargs": {"tone": "dry"}}, {"tone": "dry"}, {"tone": "dry"}),
+        (
+            {"thinking": "keep", "chat_template_kwargs": {"enable_thinking": 1, "a": "b"}},
+            {"enable_thinking": 1, "a": "b"},
+            {"enable_thinking": 1, "a": "b"},
+        ),
+    ],
+)
+def test_the_servers_template_is_told_what_the_configuration_says(settings, sent, for_a_choice):
+    one = model(**settings)
+    for request, variables in (
+        (Request(CHAT), sent),
+        (Request(CHAT, choices=("1", "2")), for_a_choice),
+    ):
+        body = body_of(request, one, first_habits(one))
+        assert body.get("chat_template_kwargs") == variables
+        assert "chat_template_kwargs" not in sent_parameters(body, one)
+    told = speaker_settings(one)
+    assert {key: told[key] for key in settings} == settings
+    assert speaker_settings(model()).keys() == {"backend", "model", "base_url"}
 
 
 def test_models_with_mappings_can_be_told_apart():

@@ -40,6 +40,13 @@ def engine():
         ("*waves* Hello there!", "Hello there!"),
         ("Hello there! *waves*", "Hello there!"),
         ("*smiles warmly*\nHello there!", "Hello there!"),
+        ("*Smiles warmly* Hello there!", "Hello there!"),
+        ("*laughs softly* *nods* I know.", "I know."),
+        ("Rain again. *looks out of the window*", "Rain again."),
+        ("*softly laughs, then sighs* \U0001f600 No.", "\U0001f600 No."),
+        ("*\u7b11* \u597d\u7684\u3002", "\u597d\u7684\u3002"),
+        ("user: i baked bread.", "i baked bread."),
+        ("You: I baked bread.", "I baked bread."),
         ("Hello.\n(laughs)\nWell.", "Hello.\nWell."),
         ("User: I baked bread.", "I baked bread."),
         ("**Me:** I baked bread.", "I baked bread."),
@@ -63,6 +70,28 @@ def test_the_simulators_framing_is_taken_off_a_users_message(raw, kept):
     [
         "I *love* that",
         "*Love* that song.",
+        "*Love* Actually is my favourite film.",
+        "*Middlemarch* (1871) is my favourite.",
+        "*Middlemarch* \u2014 I read it thrice.",
+        "*Dune* 2 was great.",
+        '*1984* "Big Brother" scares me',
+        "*Note* I left.",
+        "*Smiles* Deeply is a song.",
+        "*smiles* are free.",
+        "*looks like* I won.",
+        "*2*3*4 is 24",
+        "*x* = 3 and *y* = 4",
+        "My favourite film? *Arrival*",
+        "Cats or dogs? *dogs*",
+        "Why? *because*",
+        "My favourite films:\n*Arrival*\n*Dune*",
+        "Films:\n1. *Arrival*\n(Villeneuve)",
+        "Sums:\n(a+b)\n(2*3)*4",
+        "Which one? *This* one? (or that)",
+        "She left. (laughs are rare)",
+        "You: a novel by Caroline Kepnes is on my table.",
+        "Friend: that is what she is to me.",
+        "User: 12 is down again.",
         "2*3*4 is 24",
         "I met Dr. Smith yesterday and",
         "Done. And then I wen",
@@ -122,6 +151,19 @@ def test_a_reply_that_is_all_thought_is_asked_again_with_more_tokens():
     answer = asyncio.run(reply(engine, "policy", HISTORY, None, Sampling(), 3, 0))
     assert (answer.value, answer.reasoning) == ("Here.", "Hm.")
     assert [request.thinks for request in engine.asked] == [False, True]
+
+
+def test_so_is_a_note_that_is_all_thought():
+    engine = Says("", '{"profile": ["keeps bees"], "personality": []}', reasoning="Hm.")
+    note = asyncio.run(induce(engine, PERSONA, HISTORY, 100, 3, 0))
+    assert note.value.profile == "keeps bees"
+    assert [request.thinks for request in engine.asked] == [False, True]
+
+
+def test_an_escape_in_a_note_that_is_no_character_can_be_written_down():
+    engine = Says(r'{"profile": ["bees \ud83d"], "personality": ["calm \u0000 one"]}')
+    note = asyncio.run(induce(engine, PERSONA, HISTORY, 100, 1, 0)).value
+    assert (note.profile, note.personality) == ("bees \ufffd", "calm \ufffd one")
 
 
 def test_the_hint_comes_last_and_leaves_the_prefix_alone():

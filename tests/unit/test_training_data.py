@@ -31,7 +31,7 @@ class Words:
         self.chat_template = template
         self.words = {"<end>": END}
         self.all_special_ids = [self.words[word] for word in specials]
-        self.added_tokens_decoder = {END: AddedToken("<end>", special=bool(specials))}
+        self.added_tokens_decoder = {END: AddedToken("<end>", special=True)} if specials else {}
 
     def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
         return {"input_ids": [self.words.setdefault(w, len(self.words)) for w in text.split()]}
@@ -159,6 +159,20 @@ def test_a_split_in_which_nothing_fits_is_refused(tmp_path: Path):
     store.write_table("preferences/sft.parquet", rows, SFT)
     with pytest.raises(UserError, match="rows of split validation: none fits into max_len 20"):
         read_sft(store, ChatFormat(Words()), 20)
+
+
+def test_a_row_that_the_template_refuses_is_named(tmp_path: Path):
+    class Picky(Words):
+        def apply_chat_template(self, messages, **options):
+            if messages[-1]["content"] == "question2":
+                raise ValueError("no third question")
+            return super().apply_chat_template(messages, **options)
+
+    store = Store(str(tmp_path))
+    rows = [sft_row("train", chat(1)), sft_row("train", chat(3)), sft_row("validation", chat(1))]
+    store.write_table("preferences/sft.parquet", rows, SFT)
+    with pytest.raises(UserError, match=r"row_id r: the chat template refuses it .*third question"):
+        read_sft(store, ChatFormat(Picky()), 100)
 
 
 def test_pairs_hold_preferred_then_rejected(tmp_path: Path):

@@ -149,7 +149,8 @@ class Conversation(AgentExecutorBase):  # type: ignore[misc]
                 error = self._error(start, turn + 1, failure, calls)
                 break
             calls.append(user.call)
-            heard = self._engine.chat.between(token_ids[-1], user.value)
+            ended = said.finish_reason == "stop" and not isinstance(said.stop_reason, str)
+            heard = self._engine.chat.between(token_ids[-1], user.value, ended)
             if len(ids) + len(heard) >= max_length:  # no room to answer: not part of the episode
                 cut = True
                 break
