@@ -104,12 +104,16 @@ def knowledge_curves(scores: Mapping[str, Any] | None) -> list[Figure]:
         return []
     traces: list[Json] = []
     known = scores["knowable"]
-    for index, (name, numbers) in enumerate(known["policies"].items()):
+    for index, name in enumerate(scores["policies"]):
+        numbers = known["policies"][name]
         color = BASE_COLOR if name == scores["baseline"] else COLORS[(index - 1) % len(COLORS)]
         traces += _curve_with_band(name, numbers["nats"], color, _SYMBOLS[index % len(_SYMBOLS)])
     all_there_is = [{"turn": point["turn"], "value": known["entropy"]} for point in numbers["nats"]]
     traces.append(_bound("all there is", all_there_is, BASE_COLOR))
-    layout = {"xaxis": {"title": {"text": "turn k"}}, "yaxis": {"title": {"text": "nats"}}}
+    layout = {
+        "xaxis": {"title": {"text": "turn k"}, "dtick": math.ceil(len(all_there_is) / 12)},
+        "yaxis": {"title": {"text": "nats"}},
+    }
     title = "What the user's messages tell of its type"
     alt = f"{title}, by turn: {', '.join(known['policies'])}."
     return [Figure("knowledge", "alignment", title, alt, traces, layout)]

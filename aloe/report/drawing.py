@@ -50,6 +50,7 @@ def _levels(
         _curve(panel, name, scores["policies"][name]["al"], colors[name], "--" if bound else "-")
     panel.axhline((low + high) / 2, color="grey", linestyle=":", linewidth=1, label="one half")
     panel.set(xlabel="turn k", ylabel=f"AL(k), {low} to {high}", ylim=(low, high))
+    panel.xaxis.get_major_locator().set_params(integer=True)
     panel.legend(fontsize=7, ncols=2)
 
 
@@ -60,6 +61,7 @@ def _nats(
         _curve(panel, name, knowable["policies"][name]["nats"], colors[name], "-")
     panel.axhline(knowable["entropy"], color="grey", linestyle=":", linewidth=1)
     panel.set(xlabel="turn k", ylabel="nats told of the type", ylim=(0, None))
+    panel.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _curve(
