@@ -22,7 +22,8 @@ from aloe.errors import StageFailed, StageStopped, UserError
 from aloe.evaluation.knowable import knowable
 from aloe.evaluation.policies import cast_of, policy_model, stages_before
 from aloe.evaluation.results import benchmark_results, by_twins, cases_by_policy
-from aloe.evaluation.table import evaluation_table
+from aloe.evaluation.skills import skills
+from aloe.evaluation.table import evaluation_table, skills_table
 from aloe.evaluation.worker import OPEN, CaseWorker
 from aloe.placement import engines_fit
 from aloe.progress import console, meter
@@ -90,7 +91,11 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
     if twins:
         results["units"] = "twin pairs"
         results["knowable"] = knowable(config, store, scores, heldout)
+    if config.personas.twins.planned:
+        results["skills"] = skills(config, scores, heldout)
     console.print(evaluation_table(results))
+    if "skills" in results:
+        console.print(skills_table(results["skills"]))
     return manifest.finish(
         store,
         started,

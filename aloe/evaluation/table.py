@@ -42,6 +42,23 @@ def evaluation_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def skills_table(skills: Mapping[str, Any]) -> Table:
+    """Table of what policies make of hints, see `aloe.evaluation.skills`."""
+    table = Table(
+        title="Share of what users like that replies meet",
+        box=box.SIMPLE,
+        pad_edge=False,
+        caption="reads: hinted at just now; remembers: hinted at before; untold: not so far",
+    )
+    table.add_column("policy", overflow="fold")
+    names = list(next(iter(skills.values())))
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for policy, found in skills.items():
+        table.add_row(escape(policy), *(_cell(found[name], 2) for name in names))
+    return table
+
+
 def given_table(results: Mapping[str, Any]) -> Table:
     """Table of ``manifest.results`` of judged conversations: AL(k) by turn, then what follows."""
     low, high = results["scale"]

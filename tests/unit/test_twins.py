@@ -29,6 +29,7 @@ from aloe.engines.verifiable import VerifiableEngine
 from aloe.evaluation.case import Case, play_case
 from aloe.evaluation.reading import what_is_read
 from aloe.evaluation.results import by_twins
+from aloe.evaluation.skills import count_skills
 from aloe.personas.liking import likings
 from aloe.personas.pairing import Member, count_personas, pair_pools
 from aloe.roles import Persona, induce, say_user
@@ -422,6 +423,23 @@ def test_what_is_read_keeps_who_speaks_when():
         assert messages[0]["role"] == "user"
     messages, hint = what_is_read("persona", PERSONA, heard)
     assert hint.personality == "; ".join(CHECKS[kind].note for kind in KINDS)
+
+
+@given(TYPE, st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=6))
+def test_every_kind_of_every_turn_is_of_one_sort(kinds, replies):
+    counts = count_skills(Person("twins", kinds), replies)
+    assert counts[:, 1].sum() == len(kinds) * len(replies)
+    assert (counts[:, 0] <= counts[:, 1]).all()
+    assert counts[0, 1] <= len(replies)
+    shares = sum(share_met(kinds, reply, "") for reply in replies)
+    assert counts[:, 0].sum() == pytest.approx(shares * len(kinds))
+
+
+def test_a_policy_that_never_changes_meets_nothing_that_it_is_told():
+    for kinds in types(["question", "tone"], 2):
+        counts = count_skills(Person("t", kinds), ["How nice!"] * 5)
+        assert counts[:2, 0].tolist() == [0, 0]
+        assert counts[2, 0] == 5 * sum(kind in ("asks_nothing", "exclaims") for kind in kinds)
 
 
 def test_twins_are_one_case_and_half_a_pair_is_none():
