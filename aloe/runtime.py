@@ -14,6 +14,7 @@ from aloe.errors import UserError
 from aloe.interrupt import beside_other_handlers
 from aloe.machine import machine_has_gpu, usable_cores
 from aloe.processes import OFF, forks, preload, python_of_workers, reap
+from aloe.ray_token import ensure_token
 
 if TYPE_CHECKING:
     from aloe.config import RayConfig
@@ -92,6 +93,9 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
     if forks():  # what Ray starts ahead are no copies, and would wait unused
         os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     address = check_address(config)
+    if not address:
+        check_temporary()
+        ensure_token()
     if forks() and (config.fork_server or not address):
         preload(modules)
     if address:
@@ -106,7 +110,6 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
         except ConnectionError as error:
             raise UserError(f"ray.address {address}: no Ray cluster answers there") from error
         return
-    check_temporary()
     reap()
     with beside_other_handlers():
         ray.init(

@@ -20,7 +20,7 @@ from fsspec.asyn import sync
 
 from aloe.config import StorageConfig
 from aloe.errors import UserError
-from aloe.storage.files import remotely
+from aloe.storage.files import on_disk, remotely
 from aloe.storage.s3 import is_s3, open_fs, storage_in_use
 
 T = TypeVar("T")
@@ -93,7 +93,8 @@ class ParquetSource:
         if is_s3(url):
             self.metadata = self._read_footer()
         else:
-            with open_fs(url, options)[0].open(open_fs(url, options)[1]) as file:
+            fs, path = open_fs(url, options)
+            with on_disk(url, "read"), fs.open(path) as file:
                 self.metadata = pq.read_metadata(file)
         self.schema: pa.Schema = self.metadata.schema.to_arrow_schema()
         """With the metadata that the file was written with."""
@@ -114,7 +115,11 @@ class ParquetSource:
         """
         if not is_s3(self._url):
             fs, path = open_fs(self._url, self._options)
-            with fs.open(path) as opened, pq.ParquetFile(opened, metadata=self.metadata) as file:
+            with (
+                on_disk(self._url, "read"),
+                fs.open(path) as opened,
+                pq.ParquetFile(opened, metadata=self.metadata) as file,
+            ):
                 return file.read_row_groups(list(groups), columns and list(columns))
         spans = {group: self._spans(group, columns) for group in groups}
         tables = [self._decode([], columns, {})]

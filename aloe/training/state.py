@@ -21,6 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from aloe.errors import UserError
 from aloe.storage import Store
+from aloe.storage.files import on_disk
 from aloe.training.protocol import Measured
 
 
@@ -97,7 +98,7 @@ def load_state(store: Store, folder: str, engine: Any, position: Position, rank:
 
 def save_engine(store: Store, states: str, tag: str, engine: Any, rank: int) -> None:
     """Write model, optimizer, schedule and random numbers to ``states/tag``; by all ranks."""
-    with _scratch(store, states) as local:
+    with on_disk(store.url(states), "written"), _scratch(store, states) as local:
         engine.save_checkpoint(str(local), tag=tag, save_latest=False)
         torch.save(_random_state(), local / tag / f"random_{rank}.pt")
         if not isinstance(store.fs, LocalFileSystem):
