@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -128,6 +128,32 @@ class ParquetSource:
             tables.append(self._decode(batch, columns, blocks))
         return pa.concat_tables(tables)
 
+    def batches(self, rows: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns of all rows, at most so many rows at once; on S3 a row group is fetched.
+
+        Raises:
+            UserError: the object store does not answer or refuses; the URL is named.
+        """
+        wanted = list(columns)
+        if not is_s3(self._url):
+            fs, path = open_fs(self._url, self._options)
+            with (
+                on_disk(self._url, "read"),
+                fs.open(path) as opened,
+                # Not buffered ahead: else it holds all row groups at once.
+                pq.ParquetFile(opened, metadata=self.metadata, pre_buffer=False) as file,
+            ):
+                yield from file.iter_batches(rows, columns=wanted)
+            return
+        for group in range(self.metadata.num_row_groups):
+            try:
+                blocks = self._fetch(self._spans(group, columns))
+            except _Replaced:
+                raise UserError(f"{self._url}: was replaced while it was read") from None
+            opened = pa.PythonFile(_Blocks(blocks, self._size), mode="r")
+            with pq.ParquetFile(opened, metadata=self.metadata, pre_buffer=False) as file:
+                yield from file.iter_batches(rows, row_groups=[group], columns=wanted)
+
     def _decode(
         self, groups: list[int], columns: Sequence[str] | None, blocks: dict[int, bytes]
     ) -> pa.Table:
@@ -139,7 +165,7 @@ class ParquetSource:
         chunks = self.metadata.row_group(group)
         spans = []
         for chunk in map(chunks.column, range(chunks.num_columns)):
-            if columns is None or chunk.path_in_schema.partition(".")[0] in columns:
+            if columns is None or _is_of(chunk.path_in_schema, columns):
                 first = chunk.dictionary_page_offset or chunk.data_page_offset
                 start = min(first, chunk.data_page_offset)
                 spans.append((start, start + chunk.total_compressed_size))
@@ -148,6 +174,8 @@ class ParquetSource:
     def _read_footer(self) -> pq.FileMetaData:
         data, self._size, self._version = self._get(f"-{_TAIL}", None)
         length = int.from_bytes(data[-8:-4], "little") + 8
+        if length > self._size:
+            raise pa.ArrowInvalid("its footer is broken")
         if data[-4:] == b"PAR1" and length > len(data):
             missing = (self._size - length, self._size - len(data))
             data = self._get(_header(missing), self._version)[0] + data
@@ -198,6 +226,11 @@ class ParquetSource:
             data = await body.read()
         size = int(answer.get("ContentRange", f"/{len(data)}").rpartition("/")[2])
         return data, size, answer["ETag"]
+
+
+def _is_of(path: str, columns: Sequence[str]) -> bool:
+    """Whether a chunk is of one of these columns: itself, or nested in it; names may hold dots."""
+    return any(path == column or path.startswith(f"{column}.") for column in columns)
 
 
 def _header(span: Span) -> str:
