@@ -46,13 +46,17 @@ def check_address(config: RayConfig) -> str | None:
 def check_temporary() -> None:
     """Whether a Ray that is started here has room for its files and the names of its sockets.
 
+    Ray wants the whole path of its folder: one that is relative is made absolute.
+
     Raises:
         UserError: RAY_TMPDIR (or TMPDIR) is too long, or cannot be written to.
     """
     name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
-    folder = os.environ.get(name) or tempfile.gettempdir()
+    folder = str(Path(os.environ.get(name) or tempfile.gettempdir()).absolute())
+    if os.environ.get(name):
+        os.environ[name] = folder
     longest = _SOCKET_BYTES - len(_SOCKET)
-    if len(os.fsencode(folder.rstrip("/"))) > longest:
+    if len(os.fsencode(folder)) > longest:
         raise UserError(
             f"{name} {folder}: too long for Ray's sockets, expected at most {longest} bytes; set "
             "RAY_TMPDIR to a shorter folder"

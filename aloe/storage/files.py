@@ -161,18 +161,23 @@ def remotely(url: str, done: str, work: Callable[[], T], options: StorageConfig 
 
 @contextmanager
 def on_disk(url: str, done: str) -> Iterator[None]:
-    """Name a disk that is full, read-only or gone; other errors stay as they are.
+    """Name a disk that is full, read-only or gone, or a folder where a file should be.
+
+    Other errors stay as they are.
 
     Args:
         done: what could not be done to ``url``, see `remotely`.
 
     Raises:
-        WorldFault: it is.
+        WorldFault: the disk is.
+        UserError: a folder is there.
     """
     try:
         yield
     except (UserError, WorldFault, FileNotFoundError):
         raise
+    except IsADirectoryError as error:
+        raise UserError(f"{url}: cannot be {done} (a folder is there)") from error
     except Exception as error:
         fault = disk_fault(url, done, error)
         if fault is None:

@@ -11,6 +11,7 @@ import asyncio
 import io
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -62,20 +63,34 @@ def with_parquet(
             is named.
     """
     for _ in range((options or storage_in_use()).attempts):
-        try:
+        with parquet_named(url):
             source = _kept.get(url) or ParquetSource(url, options)
-        except pa.ArrowInvalid as error:
-            raise UserError(f"{url}: not a Parquet file ({error})") from error
         if keep_footer and is_s3(url):
             _kept.clear()
             _kept[url] = source
         try:
-            return work(source)
+            with parquet_named(url):
+                return work(source)
         except _Replaced:
             _kept.pop(url, None)
         finally:
             source.forget_tail()
     raise UserError(f"{url}: cannot be read (it is replaced again and again)")
+
+
+@contextmanager
+def parquet_named(url: str) -> Iterator[None]:
+    """Name a file that is no Parquet, or that is broken.
+
+    Raises:
+        UserError: it is.
+    """
+    try:
+        yield
+    except (pa.ArrowException, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the file's
+            raise
+        raise UserError(f"{url}: not a Parquet file ({' '.join(str(error).split())})") from error
 
 
 class ParquetSource:

@@ -18,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from aloe.errors import UserError
 from aloe.schema import check_version
 from aloe.storage.files import on_disk, remotely, upload
+from aloe.storage.ranges import parquet_named
 from aloe.storage.store import STATISTICS, Store
 
 Row = dict[str, Any]
@@ -111,7 +112,12 @@ def read_rows(store: Store, name: str, schema: pa.Schema) -> Iterator[Row]:
     """
     url = store.url(name)
     try:
-        with _local_copy(store, name) as path, on_disk(url, "read"), _opened(path, url) as file:
+        with (
+            _local_copy(store, name) as path,
+            on_disk(url, "read"),
+            parquet_named(url),
+            pq.ParquetFile(path) as file,
+        ):
             check_version(file.schema_arrow, schema, url)
             for batch in file.iter_batches(_ROWS_AT_ONCE):
                 yield from batch.to_pylist()
@@ -129,13 +135,6 @@ def _local_copy(store: Store, name: str) -> Iterator[str]:
         copy = str(Path(folder, "copy.parquet"))
         remotely(store.url(name), "read", partial(fs.get_file, path, copy), store.options)
         yield copy
-
-
-def _opened(path: str, url: str) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{url}: not a Parquet file ({error})") from error
 
 
 def read_parts(

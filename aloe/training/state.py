@@ -22,6 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from aloe.errors import UserError
 from aloe.storage import Store
 from aloe.storage.files import on_disk
+from aloe.storage.records import fitting, read_record
 from aloe.training.protocol import Measured
 
 
@@ -57,9 +58,8 @@ def find_position(store: Store, folder: str, ranks: int, key: str) -> Position |
     names = [name for name in store.names(folder, "state") if name.endswith(".json")]
     if not names:
         return None
-    found = json.loads(store.read_text(folder, "state", names[-1]))
-    found["measured"] = [Measured(**row) for row in found["measured"]]
-    position = Position(**{**found, "losses": tuple(found["losses"])})
+    state = f"{folder}/state"
+    position = read_record(store, f"{state}/{names[-1]}", "a position", _position, remove=state)
     if position.ranks != ranks:
         raise UserError(
             f"{key}: {ranks} ranks, but {store.url(folder, 'state')} was kept by "
@@ -67,6 +67,12 @@ def find_position(store: Store, folder: str, ranks: int, key: str) -> Position |
             "in another folder"
         )
     return position
+
+
+def _position(values: Any) -> Position:
+    fitting(Position, values)
+    measured = [Measured(**row) for row in values["measured"]]
+    return Position(**{**values, "losses": tuple(values["losses"]), "measured": measured})
 
 
 def save_state(store: Store, folder: str, engine: Any, position: Position, rank: int) -> None:
