@@ -118,6 +118,7 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
     with beside_other_handlers():
         ray.init(
             address="local",  # None would join what somebody else started on this machine
+            # Logical ones: a stage's actors mostly wait. Threads go by the cores that there are.
             num_cpus=config.num_cpus or max(4, usable_cores()),
             num_gpus=None if machine_has_gpu() else config.logical_gpus,
             object_store_memory=config.object_store_mib << 20,
