@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from aloe.errors import UserError
 from aloe.storage.store import Store
@@ -63,7 +63,12 @@ def fitting(kind: Any, values: Any) -> Any:
     Raises:
         ValueError: they are not.
     """
-    _adapter(kind).validate_python(values)
+    try:
+        _adapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the value"
+        raise ValueError(f"{place}: {first['msg']}") from error
     return values
 
 
