@@ -11,6 +11,8 @@ from aloe.errors import UserError, WorldFault
 
 _FULL = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota spent", errno.EROFS: "read-only disk"}
 """Somebody has to see to it."""
+_SAID_FULL = ("No space left on device", "PytorchStreamWriter failed writing")
+"""How libraries that raise no OSError (safetensors, torch) say the same."""
 _GONE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 """A network disk, or S3, that may come back."""
 
@@ -33,9 +35,22 @@ def fault_of(url: str, done: str, error: Exception) -> UserError | WorldFault:
         return UserError(line)
     if isinstance(error, NoCredentialsError | PermissionError):
         return WorldFault(line, passes=False) if "://" in url else UserError(line)
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return WorldFault(line, passes=False)
-    away = isinstance(error, BotoCoreError | aiohttp.ClientError | TimeoutError | ConnectionError)
-    if away or (isinstance(error, OSError) and error.errno in _GONE):
+    if isinstance(error, BotoCoreError | aiohttp.ClientError | TimeoutError | ConnectionError):
         return WorldFault(line, passes=True)
-    return UserError(line)
+    return disk_fault(url, done, error) or UserError(line)
+
+
+def disk_fault(url: str, done: str, error: Exception) -> WorldFault | None:
+    """That a disk is full, read-only or gone, if this is what an error means."""
+    line = f"{url}: cannot be {done} ({' '.join(str(error).split()) or type(error).__name__})"
+    if _is_full(error):
+        return WorldFault(line, passes=False)
+    if isinstance(error, OSError) and error.errno in _GONE:
+        return WorldFault(line, passes=True)
+    return None
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(words in str(error) for words in _SAID_FULL)

@@ -27,6 +27,8 @@ TABLE = [
     ("/run/x", OSError(errno.ENOSPC, "No space left on device"), STAYS),
     ("/run/x", OSError(errno.EDQUOT, "Disk quota exceeded"), STAYS),
     ("/run/x", OSError(errno.EROFS, "Read-only file system"), STAYS),
+    ("/run/x", RuntimeError("PytorchStreamWriter failed writing file data/0"), STAYS),
+    ("/run/x", Exception("I/O error: No space left on device (os error 28)"), STAYS),
     ("/run/x", OSError(errno.EIO, "Input/output error"), PASSES),
     ("/run/x", PermissionError(errno.EACCES, "Permission denied"), USER),
     ("/run/x", FileNotFoundError(errno.ENOENT, "No such file"), USER),
