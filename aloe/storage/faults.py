@@ -36,7 +36,12 @@ _BAD_CREDENTIALS = {
 }
 _SPENT = {"QuotaExceeded", "QuotaExceededException", "XMinioStorageFull", "XAmzQuotaExceeded"}
 _BUSY = {
-    *("RequestTimeout", "RequestTimeoutException", "OperationAborted", "ConditionalRequestConflict"),
+    *(
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "OperationAborted",
+        "ConditionalRequestConflict",
+    ),
     *("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "Busy"),
     *("ServiceUnavailable", "InternalError", "TooManyRequests", "IncompleteBody", "BadDigest"),
     *("RequestTimeTooSkewed",),
