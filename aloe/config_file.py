@@ -22,7 +22,8 @@ _SHORT = {"resume": "run.resume"}
 def parse_overrides(arguments: list[str]) -> dict[str, Any]:
     """Turn ``["--dialogue.turns", "4"]`` or ``["--dialogue.turns=4"]`` into nested values.
 
-    Values are read as YAML, so ``3``, ``true``, ``null`` and ``[a, b]`` have their types.
+    Values are read as YAML, so ``3``, ``true``, ``null`` and ``[a, b]`` have their types. Of a key
+    that is given twice the last holds; mappings are laid over each other.
 
     Raises:
         UserError: an argument is not of that form.
@@ -50,7 +51,10 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
                 raise UserError(f"argument {flag}: {part!r} was already given a plain value")
-        node[leaf] = value
+        before = node.get(leaf)
+        if isinstance(before, dict) and not isinstance(value, dict):
+            raise UserError(f"argument {flag}: {leaf!r} was already given as {before!r:.60}")
+        node[leaf] = _merge(before, value) if isinstance(before, dict) else value
     return tree
 
 

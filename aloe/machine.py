@@ -84,13 +84,22 @@ def _quota_v1(folder: Path) -> float | None:
     return quota / int((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else None
 
 
+def reserved_threads() -> int:
+    """OMP_NUM_THREADS, in a worker of Ray the CPUs that are reserved, but no more than cores.
+
+    A Ray of ours has at least four logical CPUs, on however few cores.
+    """
+    cores = usable_cores()
+    return min(int(os.environ.get("OMP_NUM_THREADS") or cores), cores)
+
+
 def use_reserved_threads() -> None:
     """Compute matrix products with OMP_NUM_THREADS threads, one on each core if it is not set.
 
     Ray sets it in its workers to the CPUs that are reserved; libraries that were there before, as
     in a copy of the fork server (`aloe.processes`), would not look again.
     """
-    threads = int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
+    threads = reserved_threads()
     torch: Any = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)

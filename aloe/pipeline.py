@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -10,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from itertools import zip_longest
+from typing import Any
 
 from aloe.checks import PROBE, prepare
 from aloe.config import Config
@@ -19,6 +19,7 @@ from aloe.progress import say
 from aloe.provenance import recorded
 from aloe.stages import STAGES, engines_of, is_complete, kind_of, roles_of, stages_of
 from aloe.storage import Manifest, Store, load_manifest, run_store
+from aloe.storage.records import read_record
 
 Stage = Callable[[Config, Store], Manifest]
 
@@ -222,12 +223,14 @@ def _note_samplers(config: Config, store: Store, name: str, manifest: Manifest) 
     """Put into a stage's manifest which parameters of samplers its servers did not honour."""
     if not manifest.complete or not store.exists(PROBE):
         return manifest
-    ignored = {
-        probed["model"]: probed["not_honoured"]
-        for probed in json.loads(store.read_text(PROBE))
-        if probed["not_honoured"] and probed["model"] in roles_of(config, [name])
-    }
+    names = roles_of(config, [name])
+    probes = read_record(store, PROBE, "a record of a probe", _not_honoured)
+    ignored = {model: lost for model, lost in probes.items() if lost and model in names}
     if not ignored:
         return manifest
     noted = manifest.results | {"sampler_not_honoured": ignored}
     return replace(manifest, results=noted).save(store)
+
+
+def _not_honoured(probes: Any) -> dict[str, list[str]]:
+    return {probed["model"]: probed["not_honoured"] for probed in probes}

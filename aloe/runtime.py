@@ -14,6 +14,7 @@ from aloe.errors import UserError
 from aloe.interrupt import beside_other_handlers
 from aloe.machine import machine_has_gpu, usable_cores
 from aloe.processes import OFF, forks, preload, python_of_workers, reap
+from aloe.ray_token import ensure_token
 
 if TYPE_CHECKING:
     from aloe.config import RayConfig
@@ -45,13 +46,17 @@ def check_address(config: RayConfig) -> str | None:
 def check_temporary() -> None:
     """Whether a Ray that is started here has room for its files and the names of its sockets.
 
+    Ray wants the whole path of its folder: one that is relative is made absolute.
+
     Raises:
         UserError: RAY_TMPDIR (or TMPDIR) is too long, or cannot be written to.
     """
     name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
-    folder = os.environ.get(name) or tempfile.gettempdir()
+    folder = str(Path(os.environ.get(name) or tempfile.gettempdir()).absolute())
+    if os.environ.get(name):
+        os.environ[name] = folder
     longest = _SOCKET_BYTES - len(_SOCKET)
-    if len(os.fsencode(folder.rstrip("/"))) > longest:
+    if len(os.fsencode(folder)) > longest:
         raise UserError(
             f"{name} {folder}: too long for Ray's sockets, expected at most {longest} bytes; set "
             "RAY_TMPDIR to a shorter folder"
@@ -92,6 +97,9 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
     if forks():  # what Ray starts ahead are no copies, and would wait unused
         os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     address = check_address(config)
+    if not address:
+        check_temporary()
+        ensure_token()
     if forks() and (config.fork_server or not address):
         preload(modules)
     if address:
@@ -106,11 +114,11 @@ def connect(config: RayConfig, modules: Sequence[str] = ()) -> None:
         except ConnectionError as error:
             raise UserError(f"ray.address {address}: no Ray cluster answers there") from error
         return
-    check_temporary()
     reap()
     with beside_other_handlers():
         ray.init(
             address="local",  # None would join what somebody else started on this machine
+            # Logical ones: a stage's actors mostly wait. Threads go by the cores that there are.
             num_cpus=config.num_cpus or max(4, usable_cores()),
             num_gpus=None if machine_has_gpu() else config.logical_gpus,
             object_store_memory=config.object_store_mib << 20,

@@ -294,7 +294,7 @@ METRICS = _table(
 
 
 def check_version(schema: pa.Schema, expected: pa.Schema, source: str) -> None:
-    """Refuse a file of another table or schema version.
+    """Refuse a file of another table or schema version, or without all of its columns.
 
     Raises:
         UserError: naming the file, what it holds and what was expected.
@@ -303,8 +303,14 @@ def check_version(schema: pa.Schema, expected: pa.Schema, source: str) -> None:
     want = expected.metadata
     for key in (b"aloe.table", b"aloe.version"):
         if found.get(key) != want[key]:
-            have = found.get(key, b"none").decode()
+            have = found.get(key, b"none").decode(errors="replace")
             raise UserError(f"{source}: {key.decode()} is {have}, expected {want[key].decode()}")
+    for field in expected:
+        if field.name not in schema.names:
+            raise UserError(f"{source}: no column {field.name}, expected one; the file is broken")
+        kind = schema.field(field.name).type
+        if kind != field.type:
+            raise UserError(f"{source}: column {field.name} is {kind}, expected {field.type}")
 
 
 def stable_id(*parts: Any) -> str:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -37,15 +38,18 @@ from aloe.config import Config, StorageConfig
 from aloe.dialogue import parts
 from aloe.dialogue.log import TurnLog, read_log, write_log
 from aloe.dialogue.tree import Tree
+from aloe.personas import Columns, import_personas
 from aloe.preferences import build_preferences
 from aloe.report.trees import choose_trees
-from aloe.schema import NODES, PAIRS, PERSONAS, SCORES, SFT
+from aloe.schema import NODES, PAIRS, PERSONAS, PROMPTS, SCORES, SFT
 from aloe.storage import Manifest, Store, use_storage
 from aloe.storage.slices import read_where
 from aloe.storage.traffic import Traffic, traffic
-from aloe.training.data import PAIRS_FILE, SFT_FILE, count_rows
+from aloe.training.data import PAIR_COLUMNS, PAIRS_FILE, SFT_COLUMNS, SFT_FILE, count_rows
 
 PERSONAS_FILE = "personas/personas.parquet"
+PROMPTS_FILE = "preferences/prompts.parquet"
+GIVEN_FILE = "given/data/train.parquet"
 SAMPLE = 4
 """Parts of the peer and of the log."""
 HELD_OUT, SCORED, DRAWN = 100, 300, 12
@@ -234,8 +238,25 @@ def log(store: Store, people: list[dict[str, Any]], turns: int, turn_s: float) -
     return measured(lambda: asyncio.run(part()))[1]
 
 
+def import_given(arguments: argparse.Namespace, store: Store) -> Stage:
+    """Personas that people bring: two columns of twelve, from a folder as the hub has it."""
+    draw, wanted = random.Random(6), ["uuid", "persona"]
+    columns = {name: [text(draw, 30) for _ in range(arguments.trees)] for name in "abcdefghij"}
+    columns["persona"] = [text(draw, 60) for _ in range(arguments.trees)]
+    columns["uuid"] = [f"{draw.getrandbits(64):016x}" for _ in range(arguments.trees)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink, row_group_size=1000)
+    store.write_bytes(GIVEN_FILE, sink.getvalue().to_pybytes())
+    with TemporaryDirectory() as folder:
+        out, chosen = f"{folder}/personas.jsonl", Columns(["persona"], [], "uuid")
+        _, cost = measured(lambda: import_personas([store.url("given")], out, chosen))
+    _, peer = measured(lambda: opened(store, GIVEN_FILE, None, wanted))
+    return Stage("import", cost, needed(store, GIVEN_FILE, wanted), peer.read)
+
+
 def stages(arguments: argparse.Namespace, store: Store, config: Config) -> Iterator[Stage]:
     trees = arguments.trees
+    yield import_given(arguments, store)
     people = personas(random.Random(1), trees)
     group = config.dialogue.trees_per_part(trees)
     _, cost = measured(lambda: store.write_table(PERSONAS_FILE, people, PERSONAS, row_group=group))
@@ -259,11 +280,9 @@ def stages(arguments: argparse.Namespace, store: Store, config: Config) -> Itera
     yield Stage("preferences", cost, all_needed, peer.read / SAMPLE * plan.parts)
 
     rows = {
-        SFT_FILE: (SFT, ["row_id", "tree_id", "turn", "split", "prompt", "response"]),
-        PAIRS_FILE: (
-            PAIRS,
-            ["pair_id", "tree_id", "turn", "split", "prompt", "preferred", "rejected"],
-        ),
+        SFT_FILE: (SFT, SFT_COLUMNS),
+        PAIRS_FILE: (PAIRS, PAIR_COLUMNS),
+        PROMPTS_FILE: (PROMPTS, PROMPTS.names),  # PPO talks with all that is there
     }
 
     def read_rows() -> None:

@@ -47,7 +47,9 @@ class Reply:
 
 
 class ChatServer:
-    def __init__(self, script: Callable[[Post], Reply]) -> None:
+    def __init__(self, script: Callable[[Post], Reply], models: Reply | None = None) -> None:
+        """``models`` is what is done with a request for the list of models."""
+        self.models = models or Reply(body='{"object": "list", "data": []}')
         self.posts: list[Post] = []
         self._script, self._inside, self._lock = script, 0, threading.Lock()
         self._attempts: Counter[str] = Counter()
@@ -131,7 +133,11 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:  # the list of models, which is looked at before a run
-            self._answer(Reply(), b'{"object": "list", "data": []}')
+            time.sleep(server.models.seconds)
+            try:
+                self._answer(server.models, (server.models.body or "{}").encode())
+            except (BrokenPipeError, ConnectionResetError):
+                self.close_connection = True
 
         def do_POST(self) -> None:
             length = int(self.headers["content-length"])

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import settings
 from scripted_runs import scripted_file
 
+from aloe.machine import usable_cores
+
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # How long an example takes says more of the machine than of the code.
@@ -26,9 +28,8 @@ _MOST_PROCESSES = 8
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Test processes for ``-n auto``: one on each core, as far as memory allows."""
-    cores = len(os.sched_getaffinity(0))
     room = psutil.virtual_memory().available // (_GIB_EACH << 30)
-    return max(1, min(cores, room, _MOST_PROCESSES))
+    return max(1, min(usable_cores(), room, _MOST_PROCESSES))
 
 
 def pytest_sessionfinish() -> None:

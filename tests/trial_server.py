@@ -55,8 +55,20 @@ HABITS = {
     "stubborn-judge": "a judge answers in a sentence, whatever it is told",
     "no-system": "refuses a system message",
     "no-models": "has no list of models",
+    "models-refused": "does not show the list of models to this key",
+    "broken-off": "some messages end in mid-sentence, as the server ran out of room",
+    "byte-order-mark": "every answer begins with one",
+    "no-edges": "takes no temperature of 0, no top_p of 1, no limit below 16 or above 50 tokens",
+    "logprobs-403": "does not allow log-probs to this key",
+    "no-system-500": "fails on a system message, as the template does",
+    "tail-judge": "a judge answers in a sentence; the choices are far down the list of log-probs",
+    "unloaded": "some calls find the model unloaded, with 400",
     "strict": "refuses all of the above that can be refused, one by one",
     "quota": "the quota is exhausted in mid-run",
+    "budget": "a gateway's budget is spent in mid-run, with 400",
+    "untold": "everything is refused from mid-run on, with 400 and words that nobody knows",
+    "base-resp": "the balance is spent in mid-run, told with status 200 and no `error`",
+    "retired": "the route is gone in mid-run (410)",
     "revoked": "the key is revoked in mid-run",
     "gone": "the model is taken away in mid-run",
     "dead": "only 503 from mid-run on",
@@ -136,8 +148,41 @@ def refused(mode: str, number: int, body: dict[str, Any]) -> Answer | None:
         return _error(401, "Incorrect API key provided", code="invalid_api_key")
     if mode == "unknown-model" or (mode == "gone" and late):
         return _error(404, f"The model `{body['model']}` does not exist", code="model_not_found")
+    if mode == "budget" and late:
+        return _error(400, "Budget has been exceeded! Max budget: 1", type="budget_exceeded")
+    if mode == "untold" and late:
+        return _error(400, "Computer says no")
+    if mode == "base-resp" and late:
+        status = {"status_code": 1008, "status_msg": "insufficient balance"}
+        return 200, {}, {"choices": None, "base_resp": status}
+    if mode == "retired" and late:
+        return _error(410, "This endpoint has been retired")
+    if mode == "logprobs-403" and judge:
+        return _error(403, "You are not allowed to request logprobs from this model")
+    if mode == "no-system-500" and body["messages"][0]["role"] == "system":
+        return _error(500, "Conversation roles must alternate user/assistant/...", code=500)
+    if mode == "unloaded" and number % 5 == 0:
+        return 400, {}, {"error": "Model unloaded."}
+    if mode == "no-edges":
+        return _edge(body)
     if mode == "dead" and late:
         return 503, {}, b"upstream connect error"
+    return None
+
+
+def _edge(body: dict[str, Any]) -> Answer | None:
+    limit = body.get("max_completion_tokens", 50)
+    if limit < 16:
+        return _error(
+            400, f"Expected a value >= 16, but got {limit}", param="max_completion_tokens"
+        )
+    if limit > 50:
+        told = f"max_completion_tokens is too large: {limit}. This model supports at most 50 tokens"
+        return _error(400, told)
+    if body.get("temperature") == 0:
+        return 422, {}, {"error": "Input validation error: `temperature` must be strictly positive"}
+    if body.get("top_p") == 1:
+        return 422, {}, {"error": "Input validation error: `top_p` must be > 0.0 and < 1.0"}
     return None
 
 
@@ -200,6 +245,13 @@ def _answered(mode: str, number: int, body: dict[str, Any]) -> Answer | None:
             return _completion("I like", finish="content_filter")
         case "truncated" if some and not judge and not noted:
             return _completion(text.removesuffix(" you enjoy?"), finish="length")
+        case "broken-off" if some and not judge:
+            return _completion("I like to kee", finish="insufficient_system_resource")
+        case "byte-order-mark":
+            answer = json.dumps(_completion(text, _logprobs(body, first))[2])
+            return 200, {}, b"\xef\xbb\xbf" + answer.encode()
+        case "tail-judge" if judge and "logprobs" in body:
+            return _completion("I would say 1.", _logprobs(body, "I", [("2", -7.0), ("1", -7.5)]))
         case "dropped" if some:
             return None
         case "no-logprobs" | "strict":
@@ -211,12 +263,12 @@ def _answered(mode: str, number: int, body: dict[str, Any]) -> Answer | None:
     return _completion(text, _logprobs(body, first))
 
 
-def _logprobs(body: dict[str, Any], first: str) -> Any:
+def _logprobs(body: dict[str, Any], first: str, tail: list[tuple[str, float]] | None = None) -> Any:
     if not body.get("logprobs"):
         return None
     top = [(first, -0.2), ("2", -1.7), ("3", -4.0), ("4", -4.0), ("5", -4.0)]
     if first == "I":
-        top = [("I", -0.1), ("The", -2.5)]
+        top = [("I", -0.1), ("The", -2.5), *(tail or [])]
     entries = [{"token": token, "logprob": value, "bytes": None} for token, value in top]
     return {"content": [{**entries[0], "top_logprobs": entries}]}
 
@@ -242,7 +294,9 @@ def _handler(server: TrialServer) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            if server.mode == "no-models":
+            if server.mode == "models-refused":
+                self._send(403, {}, {"error": {"message": "Missing scopes: api.model.read"}})
+            elif server.mode == "no-models":
                 self._send(404, {}, {"error": {"message": "no such route"}})
             else:
                 self._send(200, {}, {"object": "list", "data": [{"id": name} for name in LISTED]})

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,10 @@ from aloe.dialogue.log import STAGE
 from aloe.dialogue.rows import CONTEXT
 from aloe.dialogue.tree import Tree
 from aloe.engines.judging import share_variance, votes_of
-from aloe.errors import UserError
 from aloe.roles import is_even
 from aloe.schema import ERRORS, NODES, PERSONAS
 from aloe.storage import Store, Usage
+from aloe.storage.records import fitting, parse_record, read_record
 from aloe.storage.slices import read_slice, rows_where_not
 
 Row = dict[str, Any]
@@ -128,17 +129,15 @@ def begin_plan(store: Store, config: DialogueConfig) -> Plan:
         UserError: another version of this program has made it.
     """
     if store.exists(_PLAN):
-        try:
-            return Plan(**json.loads(store.read_text(_PLAN)))
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"{store.url(_PLAN)}: not a plan of this version; use another run.dir, or remove "
-                f"{store.url(STAGE)}"
-            ) from error
+        return read_record(store, _PLAN, "a plan", _plan, remove=STAGE)
     rows = rows_where_not(store, _PERSONAS, PERSONAS, "split", "benchmark")
     plan = Plan(len(rows), config.trees_per_part(len(rows)), _neighbours(rows))
     store.write_text(_PLAN, json.dumps(asdict(plan)) + "\n")
     return plan
+
+
+def _plan(values: Any) -> Plan:
+    return Plan(**fitting(Plan, values))
 
 
 def _neighbours(rows: npt.NDArray[np.int64]) -> list[list[int]]:
@@ -167,8 +166,10 @@ def starts_of(store: Store, part: str, turns: int) -> int:
     A part that ends its actor each time gets nowhere; one that is merely interrupted gets on.
     """
     name = f"{STAGE}/open/{part}/starts.json"
-    before = json.loads(store.read_text(name)) if store.exists(name) else {"turns": -1}
-    return int(before["starts"]) if before["turns"] == turns else 0
+    if not store.exists(name):
+        return 0
+    before, starts = read_record(store, name, "a count of starts", itemgetter("turns", "starts"))
+    return int(starts) if before == turns else 0
 
 
 def count_start(store: Store, part: str, turns: int) -> int:
@@ -204,11 +205,18 @@ def total(store: Store) -> Summary:
     names = [f"{STAGE}/parts/{name}" for name in store.names(STAGE, "parts")]
     summary = Summary()
     for start in range(0, len(names), _MARKERS_AT_ONCE):
-        for text in store.read_texts(names[start : start + _MARKERS_AT_ONCE]).values():
-            values = json.loads(text)
-            summary += Summary(**{**values, "usage": Usage(**values["usage"])})
+        for name, text in store.read_texts(names[start : start + _MARKERS_AT_ONCE]).items():
+            url = store.url(name)
+            summary += parse_record(url, text, "a part's sum", _sum, store.url(STAGE))
     again = store.read_table(f"{STAGE}/retried", ERRORS, ["calls"]).to_pylist()
     return summary + Summary(usage=Usage.of_calls(_calls(again)))
+
+
+def _sum(values: Any) -> Summary:
+    fitting(Summary, values)
+    if values.keys() != {field.name for field in fields(Summary)}:
+        raise ValueError("fields are missing")
+    return Summary(**{**values, "usage": Usage(**values["usage"])})
 
 
 def _summary(tree: Tree, config: DialogueConfig) -> Summary:

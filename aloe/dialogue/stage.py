@@ -61,7 +61,7 @@ def rollout_dialogues(config: Config, store: Store) -> Manifest:
         owed = plan.trees * turns_per_tree(config.dialogue)
         verdict = (
             f"{done.failed_turns} of {owed} turns failed, {done.failed_trees} of {plan.trees} "
-            f"trees whole (run.max_error_rate {config.run.max_error_rate:g})"
+            f"trees have none at all (run.max_error_rate {config.run.max_error_rate:g})"
         )
         if done.failed_turns > config.run.max_error_rate * owed:
             raise StageFailed(

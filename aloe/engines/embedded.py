@@ -19,6 +19,7 @@ from aloe.cache import cache_folder
 from aloe.errors import UserError
 from aloe.progress import say
 from aloe.storage import localize
+from aloe.storage.files import on_disk
 from aloe.storage.localize import download, holds, is_folder_name
 
 PREFIX = "embedded://"
@@ -92,17 +93,18 @@ def only_config(path: str) -> Iterator[str]:
 @contextmanager
 def _atomic_folder(target: Path) -> Iterator[Path]:
     """A scratch folder that becomes ``target`` in one rename; the first of several writers wins."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield partial
+    with on_disk(str(target), "written"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            partial.rename(target)
-        except OSError:
-            if not target.exists():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            yield partial
+            try:
+                partial.rename(target)
+            except OSError:
+                if not target.exists():
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _gguf_file() -> Path:

@@ -76,17 +76,34 @@ class Judge(Wrapper[Engine]):
             raise failed[0]
         votes = Counter(read_vote(answer.text, request.choices) for answer in given)
         votes.pop(None, None)
+        counted = self._config.votes
+        if votes.total() < _READABLE * counted:
+            # One that thinks for longer than a vote may be has said its choice before.
+            first = [vote for c in spent if (vote := read_vote(c.text, request.choices))]
+            votes.update(first[-1:])
+            if not first:
+                unread = replace(_in_all([*spent, *given]), choice_logprobs={})
+                return replace(unread, finish_reason=f"{_VOTES}{votes.total()}/{counted}")
         told = replace(_in_all([*spent, *given]), finish_reason=f"{_VOTES}{votes.total()}")
-        if votes.total() < _READABLE * self._config.votes:
-            return replace(told, choice_logprobs={})
         shares = {choice: votes[choice] / votes.total() for choice in request.choices}
         logprobs = {c: math.log(share) if share else -math.inf for c, share in shares.items()}
         return replace(told, text=max(shares, key=shares.__getitem__), choice_logprobs=logprobs)
 
 
+def why_undecided(completion: Completion) -> str:
+    """What a judge's answer without probabilities lacks, in a line."""
+    if completion.finish_reason.startswith(_VOTES):
+        named, _, votes = completion.finish_reason.removeprefix(_VOTES).partition("/")
+        return f"{named} of {votes} votes name a choice"
+    if completion.with_logprobs:
+        return "the judge's answer begins with no choice"
+    return "the judge's answer has no log-probs"
+
+
 def votes_of(finish_reason: str) -> int:
     """How many votes a judge's answer is a share of; 0 where it comes from log-probs."""
-    return int(finish_reason.removeprefix(_VOTES)) if finish_reason.startswith(_VOTES) else 0
+    told = finish_reason.removeprefix(_VOTES).partition("/")[0]
+    return int(told) if finish_reason.startswith(_VOTES) else 0
 
 
 def share_variance(share: float, votes: int) -> float:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import itertools
 import math
-import os
 import time
-import urllib.parse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -20,8 +17,25 @@ from aloe.config import OpenAIModel
 from aloe.engines import backoff
 from aloe.engines.base import Completion, Load, Request
 from aloe.engines.gate import Gate
-from aloe.engines.openai_answers import Complained, NoAnswer, Said, read_answer
-from aloe.engines.openai_faults import Complaint, Verdict, complaint_in, refused_parameter, verdict
+from aloe.engines.openai_access import headers_of, is_loopback, key_of
+from aloe.engines.openai_answers import (
+    Complained,
+    NoAnswer,
+    Said,
+    choice_logprobs,
+    estimated_tokens,
+    read_answer,
+    with_estimates,
+)
+from aloe.engines.openai_bodies import json_in
+from aloe.engines.openai_faults import (
+    Complaint,
+    Verdict,
+    complaint_in,
+    doubtful,
+    refused_parameter,
+    verdict,
+)
 from aloe.engines.openai_parameters import (
     body_of,
     first_habits,
@@ -31,18 +45,21 @@ from aloe.engines.openai_parameters import (
 )
 from aloe.engines.permits import Permits
 from aloe.engines.price import cost_usd
-from aloe.errors import ContextExceeded, EngineError, MalformedAnswer, UserError, WorldFault
+from aloe.errors import ContextExceeded, EngineError, MalformedAnswer, WorldFault
 from aloe.progress import say
 
 if TYPE_CHECKING:
     from openai import APIStatusError
 
 _LISTED_WITHIN_S = 10.0
+_REACHED = {"ReadTimeout", "ReadError", "WriteTimeout", "WriteError", "RemoteProtocolError"}
+"""What goes wrong where somebody was there, by the names of the client's transport."""
 _EMPTY_ANSWERS = 5
 """Answers without a message after which a call is given up: it may be its prompt."""
 _WELL_WITHIN = 0.25
 """Share of ``deadline_s`` within which other calls were answered where a server is well."""
-_CHARACTERS_PER_TOKEN = 4
+_HELLO = Request([{"role": "user", "content": "Hello"}], max_tokens=16)
+"""What anybody would be answered."""
 _JITTER = wait_random_exponential(multiplier=0.5, max=30)
 """Seconds before the next attempt: anything up to 0.5, 1, 2, ... 30."""
 
@@ -55,6 +72,20 @@ class _Again(Exception):
     ) -> None:
         super().__init__(cause)
         self.busy, self.retry_after, self.items = busy, retry_after, items
+
+
+class _Doubt(Exception):
+    """A refusal that nobody has words for: whose fault it is shows in whether others are answered.
+
+    Attributes:
+        items: what it is where they are.
+        worlds: what it is where they are not.
+        at: when it was met.
+    """
+
+    def __init__(self, items: EngineError, worlds: WorldFault) -> None:
+        super().__init__(str(items))
+        self.items, self.worlds, self.at = items, worlds, time.monotonic()
 
 
 @dataclass
@@ -99,16 +130,19 @@ class OpenAIEngine:
         self._most_requests, self.requests = most_requests, 0
         self._answered_at = -math.inf
         self._trouble = trouble or (lambda reason: None)
+        self._greeting = asyncio.Lock()
+        self._greeted_at = -math.inf
+        self._unanswered: WorldFault | None = None
         self.habits = first_habits(model)
         """What the server takes, as far as it is known."""
         # Attempts and their time are counted here: the client's own timeout starts anew with each
         # byte that arrives.
         self._client = AsyncOpenAI(
             base_url=model.base_url,
-            api_key=_key(model),
+            api_key=key_of(model),
             timeout=None,
             max_retries=0,
-            default_headers=_headers(model),
+            default_headers=headers_of(model),
             # The one it makes itself closes in whatever event loop runs when it is collected.
             http_client=DefaultAsyncHttpxClient(trust_env=not is_loopback(model.base_url)),
         )
@@ -142,12 +176,13 @@ class OpenAIEngine:
         """Ask for one word, once: whether anybody is there.
 
         Raises:
-            WorldFault: nobody answers.
+            WorldFault: nobody answers, or refuses even that.
             EngineError: somebody does, but not this.
         """
-        hello = Request([{"role": "user", "content": "Hello"}], max_tokens=16)
         try:
-            await self._send(_Call(next(self._numbers)), hello)
+            await self._send(_Call(next(self._numbers)), _HELLO)
+        except _Doubt as doubt:
+            raise doubt.worlds from doubt.__cause__
         except _Again as cause:
             fault = WorldFault(f"{self._name}: {cause}", passes=True, after_s=cause.retry_after)
             raise fault from cause.__cause__
@@ -159,6 +194,33 @@ class OpenAIEngine:
         return None  # the server's cache is its own
 
     async def _attempt(self, call: _Call, request: Request) -> Said:
+        """One attempt; a refusal that may be anybody's is settled by a greeting."""
+        try:
+            return await self._in_slot(call, request)
+        except _Doubt as doubt:
+            if (fault := await self._others_refused(doubt.at)) is None:
+                raise doubt.items from doubt.__cause__
+            if not fault.passes:
+                raise fault from doubt.__cause__
+            call.cause = _Again(str(fault), retry_after=fault.after_s)
+            raise call.cause from fault
+
+    async def _others_refused(self, since: float) -> WorldFault | None:
+        """Why a greeting is not answered after ``since``; calls in doubt share one."""
+        async with self._greeting:
+            if self._greeted_at < since:
+                at, self._unanswered = time.monotonic(), None
+                try:
+                    async with self._permits.permit(self._most_tokens(_HELLO)):
+                        await self.look()
+                except WorldFault as fault:
+                    self._unanswered = fault
+                except EngineError:
+                    pass  # it is a filter's: somebody reads what is sent
+                self._greeted_at = at
+            return self._unanswered
+
+    async def _in_slot(self, call: _Call, request: Request) -> Said:
         """Wait for a slot, send, and keep what the outcome says about the server."""
         gate = self._gate
         async with (
@@ -180,6 +242,7 @@ class OpenAIEngine:
                 if 0 < cause.retry_after < self._model.deadline_s:
                     await self._permits.hush(cause.retry_after)
                 raise
+            said = self._counted(said, request)
             permit.spent = said.prompt_tokens + said.completion_tokens
             gate.bound = backoff.answered(gate.bound, sent_at, gate.inside)
             self._answered_at = time.monotonic()
@@ -232,7 +295,14 @@ class OpenAIEngine:
     ) -> None:
         """Raise what a refusal is; return where another body may be taken."""
         sent = sent_parameters(body, self._model)
-        match verdict(complaint, sent):
+        told = f"{self._name}: {_told(error)}"
+        # Not the server's words: they may repeat parts of the key.
+        key = f"{self._name}: {self._model.base_url} refuses the key in {self._model.api_key_env}"
+        judged = verdict(complaint, sent)
+        worlds = WorldFault(key if judged is Verdict.KEY else _coded(told, complaint), passes=False)
+        if doubtful(complaint, judged):
+            raise _Doubt(EngineError(told), worlds) from error
+        match judged:
             case Verdict.PARAMETER:
                 name = refused_parameter(complaint, sent) or ""
                 self._learn(name, complaint.message, request, body)
@@ -240,24 +310,19 @@ class OpenAIEngine:
                 busy = complaint.status in (429, 503)
                 raise _Again(_told(error), busy, retry_after) from error
             case Verdict.TOO_LONG:
-                raise ContextExceeded(f"{self._name}: {_told(error)}") from error
+                raise ContextExceeded(told) from error
             case Verdict.ITEM:
-                raise EngineError(f"{self._name}: {_told(error)}") from error
+                raise EngineError(told) from error
             case Verdict.KEY:
-                # Not the server's words: they may repeat parts of the key.
-                raise WorldFault(
-                    f"{self._name}: {self._model.base_url} refuses the key in "
-                    f"{self._model.api_key_env}",
-                    passes=False,
-                ) from None
+                raise worlds from None
             case Verdict.WORLD:
-                raise WorldFault(f"{self._name}: {_told(error)}", passes=False) from error
+                raise worlds from error
 
     def _learn(self, name: str, message: str, request: Request, body: dict[str, Any]) -> None:
         """Leave out what was refused, unless another call has found out meanwhile."""
         if body != body_of(request, self._model, self.habits):
             return
-        self.habits, told = learned(self.habits, name)
+        self.habits, told = learned(self.habits, name, body.get(name), message)
         say(
             f"{self._name}: the server does not take {name} ({message[:120]!r}): {told}",
             model=self._name,
@@ -265,8 +330,21 @@ class OpenAIEngine:
         )
 
     def _most_tokens(self, request: Request) -> int:
-        characters = sum(len(message["content"]) for message in request.messages)
-        return characters // _CHARACTERS_PER_TOKEN + most_tokens(request, self._model)
+        """Tokens that a call may take."""
+        told = estimated_tokens(*(message["content"] for message in request.messages))
+        return told + most_tokens(request, self._model)
+
+    def _counted(self, said: Said, request: Request) -> Said:
+        """The answer with estimates where the server does not count: limits hold all the same."""
+        counted = with_estimates(said, request.messages)
+        if counted is not said and self.habits.counts:
+            self.habits = replace(self.habits, counts=False)
+            say(
+                f"{self._name}: the server does not tell how many tokens a call needs: they are "
+                "estimated, and what they cost",
+                model=self._name,
+            )
+        return counted
 
     def _too_late(self, call: _Call, at: float) -> bool:
         return at - call.begun_at >= self._model.deadline_s
@@ -318,6 +396,11 @@ def _cut(text: str, end: str, stop: tuple[str, ...]) -> tuple[str, str]:
     return (text[: min(places)], "stop_text") if places else (text, end)
 
 
+def _coded(told: str, complaint: Complaint) -> str:
+    """A line with the server's code, which may be all that names the fault."""
+    return told if complaint.code in told.lower() else f"{told} ({complaint.code})"
+
+
 def _failures() -> tuple[type[Any], ...]:
     """What the client raises."""
     from openai import APIError
@@ -327,7 +410,7 @@ def _failures() -> tuple[type[Any], ...]:
 
 def _body(error: APIStatusError) -> Any:
     """The body of a refusal: the client gives only its ``error`` where there is one."""
-    return error.body if error.body is not None else error.response.text
+    return json_in(error.response.content)
 
 
 def _told(error: Exception) -> str:
@@ -345,35 +428,12 @@ def _pause(state: RetryCallState) -> float:
     return asked + _JITTER(state)
 
 
-def choice_logprobs(
-    top: tuple[tuple[str, float], ...], choices: tuple[str, ...]
-) -> dict[str, float]:
-    """Log-probs among the choices, from the likeliest tokens; empty if none of them is a choice.
-
-    A choice that is not among the likeliest tokens has at most the least probability seen there,
-    and at most an even share of what all of them leave over.
-    """
-    mass = dict.fromkeys(choices, 0.0)
-    for token, logprob in top:
-        if token.strip() in mass:
-            mass[token.strip()] += math.exp(logprob)
-    missing = [choice for choice, value in mass.items() if not value]
-    if len(missing) == len(mass):
-        return {}
-    seen = [math.exp(logprob) for _, logprob in top]
-    left_over = max(0.0, 1.0 - sum(seen))
-    for choice in missing:
-        mass[choice] = min(min(seen), left_over / len(missing))
-    total = sum(mass.values())
-    return {choice: math.log(max(value, 1e-30) / total) for choice, value in mass.items()}
-
-
 def check_server(model: OpenAIModel) -> None:
     """Ask the server for its models.
 
     Raises:
-        UserError: no key in the environment, or it is refused.
-        WorldFault: nobody answers.
+        UserError: no key in the environment.
+        WorldFault: nobody is there. Whether who is there answers shows in a chat, not in a list.
     """
     list_models(model)
 
@@ -390,56 +450,22 @@ def list_models(model: OpenAIModel) -> list[str]:
     where = f"model at {model.base_url}"
     with OpenAI(
         base_url=model.base_url,
-        api_key=_key(model),
+        api_key=key_of(model),
         timeout=_LISTED_WITHIN_S,
         max_retries=0,
-        default_headers=_headers(model),
+        default_headers=headers_of(model),
         http_client=DefaultHttpxClient(trust_env=not is_loopback(model.base_url)),
     ) as client:
         try:
-            body = client.get("/models", cast_to=httpx.Response).json()
+            body = json_in(client.get("/models", cast_to=httpx.Response).content)
         except APIConnectionError as error:
+            if type(error.__cause__).__name__ in _REACHED:
+                return []  # a list that takes long
             told = f"{where}: cannot be reached ({error.__cause__ or error})"
             raise WorldFault(told, passes=True) from error
-        except APIStatusError as error:
-            if error.status_code in (401, 403):
-                raise UserError(f"{where}: refuses the key in {model.api_key_env}") from error
-            return []  # some servers have no such route: they answer, which is all that is asked
-        except ValueError:
-            return []
+        except APIStatusError:
+            return []  # no such route, or not with this key: a chat may be answered all the same
     listed = body.get("data") if isinstance(body, dict) else body
     entries = listed if isinstance(listed, list) else []
     found = [entry["id"] for entry in entries if isinstance(entry, dict) and entry.get("id")]
     return [repaired(str(name))[0] for name in found]
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a server is on this machine: no proxy stands between, whatever the environment."""
-    host = (urllib.parse.urlsplit(url).hostname or "").lower()
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def _key(model: OpenAIModel) -> str:
-    key = os.environ.get(model.api_key_env)
-    if key:
-        return key
-    if is_loopback(model.base_url):
-        return "none"  # servers on this machine rarely want one
-    raise UserError(
-        f"environment variable {model.api_key_env}: expected the key for {model.base_url}"
-    )
-
-
-def _headers(model: OpenAIModel) -> dict[str, str]:
-    """``extra_headers``, with values from the environment."""
-    found = {}
-    for name, value in model.extra_headers.items():
-        found[name] = os.environ.get(value[1:], "") if value.startswith("$") else value
-        if not found[name]:
-            raise UserError(
-                f"environment variable {value[1:]}: expected the header {name} for {model.base_url}"
-            )
-    return found

@@ -123,15 +123,17 @@ def check_models(models: Iterable[ModelConfig], servers: bool = True) -> None:
         servers: ask these too; within a run, workers wait for one that is down.
 
     Raises:
-        UserError: naming the model and what is missing.
+        UserError: naming the model and what is missing, or a folder that is too long for sockets.
         WorldFault: a server does not answer.
     """
     for model in models:
         match model:
             case VllmModel():
                 from aloe.engines.embedded import check_checkpoint
+                from aloe.engines.vllm_sockets import shorten_sockets
 
                 check_checkpoint(model.path)
+                shorten_sockets()
             case OpenAIModel() if servers:
                 from aloe.engines.openai import check_server
 

@@ -17,9 +17,10 @@ from aloe.engines.embedded import resolve_checkpoint
 from aloe.engines.prefix import PrefixIndex
 from aloe.engines.price import cost_usd
 from aloe.engines.vllm_core import prepare_core, use_prepared_cores
+from aloe.engines.vllm_sockets import shorten_sockets
 from aloe.engines.vllm_stats import EngineStats
 from aloe.errors import ContextExceeded, EngineDied, EngineError, MalformedAnswer, UserError
-from aloe.machine import has_gpu, machine_has_gpu, usable_cores
+from aloe.machine import has_gpu, machine_has_gpu, reserved_threads, usable_cores
 from aloe.progress import phase
 
 if TYPE_CHECKING:
@@ -209,6 +210,7 @@ class VllmEngine:
 def _prepare_process(share_cores: bool) -> None:
     """What vLLM reads from the environment when it is imported."""
     global _reserved_threads  # what Ray has set, before the environment is changed
+    shorten_sockets()
     on_gpu = machine_has_gpu() and has_gpu()  # else torch need not be imported yet
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("HF_HUB_OFFLINE", "0" if on_gpu else "1")
@@ -220,7 +222,7 @@ def _prepare_process(share_cores: bool) -> None:
         # Threads that spin while they wait keep others from computing.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if _reserved_threads is None:
-            _reserved_threads = int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
+            _reserved_threads = reserved_threads()
         threads = _reserved_threads if share_cores else usable_cores()
         os.environ["OMP_NUM_THREADS"] = str(threads)
 

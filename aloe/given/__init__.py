@@ -2,13 +2,15 @@
 
 from aloe.given.conversations import Conversation, read_conversations
 from aloe.given.records import converted, read_lines, read_records
-from aloe.given.texts import joined
+from aloe.given.texts import is_missing, joined, text_of
 
 __all__ = [
     "Conversation",
     "converted",
+    "is_missing",
     "joined",
     "read_conversations",
     "read_lines",
     "read_records",
+    "text_of",
 ]

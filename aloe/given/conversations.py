@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from aloe.chat import Message
 from aloe.errors import UserError
 from aloe.given.records import read_records
-from aloe.given.texts import joined
+from aloe.given.texts import is_missing, joined, text_of
 from aloe.schema import stable_id
 
 _TALK = ("conversations", "messages", "conversation")
@@ -56,8 +57,8 @@ def read_conversations(paths: Iterable[str]) -> Iterator[Conversation]:
     Args:
         paths: of any form that `aloe.given.read_records` reads, with a column ``conversations``
             (items ``{from: human | gpt, value}``), ``messages`` or ``conversation`` (items
-            ``{role: user | assistant, content}``), and if there are such ``id``, ``persona_id``,
-            ``persona`` or ``profile`` and ``personality``.
+            ``{role: user | assistant, content}``), in tables of text as JSON; and if there are such
+            ``id``, ``persona_id``, ``persona`` or ``profile`` and ``personality``.
 
     Raises:
         UserError: a file cannot be read, or a row is not of that form: it is named at once.
@@ -77,24 +78,39 @@ def read_conversations(paths: Iterable[str]) -> Iterator[Conversation]:
 
 
 def _conversation(row: Mapping[str, Any]) -> Conversation:
-    column = next((name for name in _TALK if row.get(name) is not None), None)
+    row = {name: value for name, value in row.items() if not is_missing(value)}
+    column = next((name for name in _TALK if name in row), None)
     if column is None:
         raise ValueError(f"no conversation, expected one of {', '.join(_TALK)}")
     messages = _messages(row[column])
-    given = next((str(row[name]) for name in _IDS if row.get(name) is not None), None)
-    there = {name: row[name] for name in _PERSONA if row.get(name) is not None}
+    given = next((_id(row, name) for name in _IDS if name in row), None)
+    there = {name: row[name] for name in _PERSONA if name in row}
     told = joined(there, [name for name in ("persona", "profile") if name in there])
     personality = joined(there, [name for name in ("personality",) if name in there])
     return Conversation(
         given or stable_id(messages),
         messages,
-        str(there["persona_id"]) if "persona_id" in there else None,
+        _id(there, "persona_id") if "persona_id" in there else None,
         told or personality,
         personality if told else "",
     )
 
 
+def _id(row: Mapping[str, Any], name: str) -> str:
+    try:
+        return text_of(row[name])
+    except ValueError as error:
+        raise ValueError(f"no id in {name}, expected text or a number") from error
+
+
 def _messages(value: object) -> tuple[Message, ...]:
+    if isinstance(value, str | bytes):  # of a table of text
+        try:
+            value = json.loads(value)
+        except RecursionError:
+            raise ValueError("no messages, expected a list of them, nested less deeply") from None
+        except ValueError as error:
+            raise ValueError("no messages, expected a list of them, or JSON of one") from error
     if not isinstance(value, list) or not value:
         raise ValueError("no messages, expected a list of them")
     messages: list[Message] = []

@@ -5,40 +5,50 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
+import lzma
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, TypeVar
+from contextlib import contextmanager
+from typing import IO, NoReturn, TypeVar
 
+import aiohttp
 import pyarrow as pa
-import pyarrow.parquet as pq
+from botocore.exceptions import BotoCoreError, ClientError
+from fsspec.utils import infer_compression
 
-from aloe.errors import UserError
-from aloe.storage import localize
+from aloe.errors import UserError, WorldFault
+from aloe.given.columns import Place, Record, Row, WantedColumns
+from aloe.given.folders import COMPRESSED, files_of, unpacked
+from aloe.given.tables import read_arrow, read_csv, read_packed_parquet, read_parquet
+from aloe.storage.faults import fault_of
 from aloe.storage.s3 import open_fs
+
+__all__ = ["Place", "Record", "Row", "converted", "read_lines", "read_records"]
 
 T = TypeVar("T")
 S = TypeVar("S")
-Row = dict[str, Any]
-Place = str
-"""Where a row stands, such as ``FILE:LINE``."""
-Record = Row | ValueError
-"""A row, or what is wrong with it."""
 
-_AT_ONCE = 1024
-"""Rows of a Parquet or Arrow file in memory."""
 _CHUNK = 1 << 20
 """Characters of a JSON array that are read together."""
 _LONGEST = 64 << 20
 """Characters of a JSON array's element beyond which it is taken for broken."""
+_BEGIN = 1 << 10
 _NAMED_ROWS = 5
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_IN_FOLDERS = ("*.parquet", "*.jsonl", "*.jsonl.gz", "*.csv", "*.tsv")
-"""What a folder's rows are looked for in; the first kind that is there."""
 _BOM = b"\xef\xbb\xbf"
-_BEGIN = re.compile(r"\s*\[\s*")
-_BETWEEN = re.compile(r"\s*,?\s*")
+_SPACE = " \t\r\n"
+_REMOTE = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
+_BROKEN = (
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    NotImplementedError,  # a way of packing that is not known
+    pa.ArrowException,
+    csv.Error,
+    UnicodeDecodeError,
+)
 
 
 def read_records(
@@ -48,40 +58,66 @@ def read_records(
 
     Args:
         path: ``.csv``, ``.tsv``, ``.parquet``, ``.json`` (an array of objects, or lines) or, with
-            any other suffix, lines of JSON objects; all may be gzipped (``.gz``). Or a folder as
-            `datasets.save_to_disk` or a download from the hub leave it. fsspec URLs are fine.
+            any other suffix, lines of JSON objects; all may be compressed (``.gz``, ``.bz2``,
+            ``.xz``, ``.zip``). Or a folder as `datasets.save_to_disk` or a download from the hub
+            leave it. fsspec URLs are fine; of Parquet only the columns are fetched.
         required: columns that every row must have.
         optional: columns that are read where they are there.
 
     Raises:
         UserError: nothing can be read there, or a table lacks a column.
+        WorldFault: the object store does not answer or refuses.
     """
-    columns = _Columns(path, required, optional)
-    try:
+    columns = WantedColumns(path, required, optional)
+    with _named(path):
         fs, inside = open_fs(path)
-        if fs.isdir(inside):
-            yield from _read_folder(path, columns)
-            return
-        with fs.open(inside, "rb", compression="infer") as file:
-            yield from _read_file(path, file, columns)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from error
-    except (pa.ArrowInvalid, csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+        files = files_of(path) if fs.isdir(inside) else [path]
+    for file in files:
+        with _named(file):
+            yield from _read_file(file, columns)
 
 
 def read_lines(path: str) -> Iterator[tuple[Place, bytes]]:
     """The lines of a file with the place of each, without their ends and a byte order mark.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError, WorldFault: see `read_records`.
     """
+    with _named(path), _opened(path) as file:
+        yield from _lines(path, file)
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Say by one line that a file cannot be read."""
     try:
-        fs, inside = open_fs(path)
-        with fs.open(inside, "rb", compression="infer") as file:
-            yield from _lines(path, file)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from error
+        yield
+    except _REMOTE as error:
+        fault = fault_of(path, "read", error)
+        if isinstance(fault, WorldFault):
+            raise fault from error
+        reason = getattr(error, "strerror", None) or _words(error)
+        raise UserError(f"{path}: cannot be read ({reason})") from error
+    except _BROKEN as error:
+        raise UserError(f"{path}: cannot be read ({_words(error)})") from error
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[IO[bytes]]:
+    packed = path.lower().endswith(COMPRESSED)
+    if packed and infer_compression(path) is None:
+        raise UserError(f"{path}: cannot be unpacked here, expected .gz, .bz2, .xz or .zip")
+    fs, inside = open_fs(path)
+    try:
+        opened = fs.open(inside, "rb", compression="infer")
+    except (ValueError, IndexError, RuntimeError) as error:  # a zip: empty, or with a password
+        raise UserError(f"{path}: cannot be unpacked ({_words(error)})") from error
+    with opened as file:
+        yield file
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def converted(
@@ -110,56 +146,27 @@ def converted(
         raise UserError("; ".join(problems) + (f"; and {more} more bad rows" if more else ""))
 
 
-class _Columns:
-    """Which columns are wanted, of files that may not have all of them."""
-
-    def __init__(self, path: str, required: Sequence[str], optional: Sequence[str]) -> None:
-        self._path, self.required = path, tuple(dict.fromkeys(required))
-        self.optional = tuple(name for name in dict.fromkeys(optional) if name not in required)
-
-    def of_table(self, path: str, there: Sequence[str]) -> list[str]:
-        """Those that a table has.
-
-        Raises:
-            UserError: it lacks one that is required.
-        """
-        for name in self.required:
-            if name not in there:
-                raise UserError(f"{path}: no column {name}, expected one of {', '.join(there)}")
-        found = [*self.required, *(name for name in self.optional if name in there)]
-        if not found:
-            wanted = f"one of {', '.join(self.optional)}" if self.optional else "--columns"
-            raise UserError(f"{path}: expected {wanted}; there are {', '.join(there)}")
-        return found
-
-    def of_object(self, value: object) -> Record:
-        if not isinstance(value, dict):
-            return ValueError("expected a JSON object with these columns")
-        for name in self.required:
-            if name not in value:
-                return ValueError(f"no column {name}, expected one of {', '.join(value)}")
-        return {key: value[key] for key in (*self.required, *self.optional) if key in value}
+def _read_file(path: str, columns: WantedColumns) -> Iterator[tuple[Place, Record]]:
+    kind = unpacked(path).suffix
+    if kind == ".parquet" and not path.lower().endswith(COMPRESSED):
+        yield from read_parquet(path, columns)
+        return
+    with _opened(path) as file:
+        if kind == ".parquet":
+            yield from read_packed_parquet(path, file, columns)
+        elif kind == ".arrow":
+            yield from read_arrow(path, file, columns)
+        elif kind in _DELIMITERS:
+            yield from read_csv(path, file, columns, _DELIMITERS[kind])
+        elif kind == ".json" and _begins_array(file):
+            yield from _read_array(path, file, columns)
+        else:
+            for place, line in _lines(path, file):
+                if line.strip():
+                    yield place, _parsed(line, columns)
 
 
-def _unreadable(path: str, error: Exception) -> UserError:
-    return UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})")
-
-
-def _read_file(path: str, file: IO[bytes], columns: _Columns) -> Iterator[tuple[Place, Record]]:
-    name = PurePosixPath(path.lower().removesuffix(".gz"))
-    if name.suffix == ".parquet":
-        yield from _read_parquet(path, file, columns)
-    elif name.suffix in _DELIMITERS:
-        yield from _read_csv(path, file, columns, _DELIMITERS[name.suffix])
-    elif name.suffix == ".json" and _begins_array(file):
-        yield from _read_array(path, file, columns)
-    else:
-        for place, line in _lines(path, file):
-            if line.strip():
-                yield place, _parsed(line, columns)
-
-
-def _parsed(line: bytes, columns: _Columns) -> Record:
+def _parsed(line: bytes, columns: WantedColumns) -> Record:
     try:
         return columns.of_object(json.loads(line))
     except RecursionError:
@@ -176,86 +183,80 @@ def _lines(path: str, file: IO[bytes]) -> Iterator[tuple[Place, bytes]]:
 
 
 def _begins_array(file: IO[bytes]) -> bool:
-    begin = file.read(_AT_ONCE).removeprefix(_BOM).lstrip()
+    begin = file.read(_BEGIN).removeprefix(_BOM).lstrip()
     file.seek(0)
     return begin.startswith(b"[")
 
 
-def _read_array(path: str, file: IO[bytes], columns: _Columns) -> Iterator[tuple[Place, Record]]:
-    """The elements of one JSON array, of which only one has to fit into memory."""
-    text = io.TextIOWrapper(file, encoding="utf-8-sig")
-    decode = json.JSONDecoder().raw_decode
-    waiting, number, begun = "", 0, False
-    while True:
-        chunk = text.read(_CHUNK)
-        waiting, at = waiting + chunk, 0
-        while True:
-            match = (_BETWEEN if begun else _BEGIN).match(waiting, at)
-            begun = begun or match is not None
-            at = match.end() if match else at
-            if waiting.startswith("]", at):
-                return
-            try:
-                value, at = decode(waiting, at)
-            except RecursionError:
-                raise UserError(f"{path}: JSON that is nested too deeply") from None
-            except json.JSONDecodeError as error:
-                if not chunk or len(waiting) - at > _LONGEST:
-                    raise UserError(
-                        f"{path}: element {number + 1} of the array: broken JSON ({error.msg})"
-                    ) from error
-                waiting = waiting[at:]
-                break
-            number += 1
-            yield f"{path}:element {number}", columns.of_object(value)
-
-
-def _read_folder(path: str, columns: _Columns) -> Iterator[tuple[Place, Record]]:
-    folder = Path(localize(path))
-    saved = [
-        state.parent / file["filename"]
-        for state in sorted(folder.rglob("state.json"))
-        for file in json.loads(state.read_text(encoding="utf-8"))["_data_files"]
-    ]
-    kinds = (sorted(folder.rglob(pattern)) for pattern in _IN_FOLDERS)
-    files = saved or next((found for found in kinds if found), [])
-    if not files:
-        raise UserError(
-            f"{path}: no data set there (no state.json of datasets, no {', '.join(_IN_FOLDERS)})"
-        )
-    for file in files:
-        if file.suffix == ".arrow":
-            with file.open("rb") as opened:
-                yield from _read_arrow(str(file), opened, columns)
-        else:
-            yield from read_records(str(file), columns.required, columns.optional)
-
-
-def _read_parquet(path: str, file: IO[bytes], columns: _Columns) -> Iterator[tuple[Place, Record]]:
-    parquet = pq.ParquetFile(file, pre_buffer=False)  # else it holds all row groups at once
-    wanted = columns.of_table(path, parquet.schema_arrow.names)
-    yield from _rows(path, parquet.iter_batches(_AT_ONCE, columns=wanted))
-
-
-def _read_arrow(path: str, file: IO[bytes], columns: _Columns) -> Iterator[tuple[Place, Record]]:
-    with pa.ipc.open_stream(file) as stream:
-        wanted = columns.of_table(path, stream.schema.names)
-        yield from _rows(path, (batch.select(wanted) for batch in stream))
-
-
-def _rows(path: str, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[Place, Record]]:
-    number = 0
-    for batch in batches:
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{path}:row {number}", row
-
-
-def _read_csv(
-    path: str, file: IO[bytes], columns: _Columns, delimiter: str
+def _read_array(
+    path: str, file: IO[bytes], columns: WantedColumns
 ) -> Iterator[tuple[Place, Record]]:
-    lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    rows = csv.DictReader(lines, delimiter=delimiter, strict=True)
-    wanted = columns.of_table(path, rows.fieldnames or ())
-    for row in rows:
-        yield f"{path}:{rows.line_num}", {name: row[name] for name in wanted}
+    """The elements of one JSON array, of which only one has to fit into memory."""
+    text = _JsonText(path, io.TextIOWrapper(file, encoding="utf-8-sig"))
+    text.take("[")
+    more = text.peek() != "]"
+    while more:
+        value = text.value()
+        yield f"{path}:element {text.elements}", columns.of_object(value)
+        more = text.peek() == ","
+        if more:
+            text.take(",")
+    text.take("]")
+    if text.peek():
+        raise UserError(f"{path}: text behind the end of the array, expected none")
+
+
+class _JsonText:
+    """The text of a JSON array, of which only a chunk or an element is in memory."""
+
+    def __init__(self, path: str, file: io.TextIOWrapper) -> None:
+        self._path, self._file = path, file
+        self._waiting, self._at, self._ended = "", 0, False
+        self._decode = json.JSONDecoder().raw_decode
+        self.elements = 0
+        """How many were begun."""
+
+    def peek(self) -> str:
+        """The next character that is no space; empty at the end."""
+        while True:
+            while self._at < len(self._waiting):
+                if self._waiting[self._at] not in _SPACE:
+                    return self._waiting[self._at]
+                self._at += 1
+            if self._ended:
+                return ""
+            self._read_on()
+
+    def take(self, wanted: str) -> None:
+        """Pass over a character that must be there."""
+        if self.peek() != wanted:
+            self._refuse(f"expected {wanted!r} behind it")
+        self._at += 1
+
+    def value(self) -> object:
+        """The next element."""
+        self.elements += 1
+        self.peek()
+        while True:
+            try:
+                found, end = self._decode(self._waiting, self._at)
+            except RecursionError:
+                self._refuse("nested too deeply")
+            except json.JSONDecodeError as error:
+                if self._ended or len(self._waiting) - self._at > _LONGEST:
+                    self._refuse(error.msg)
+            else:
+                if end < len(self._waiting) or self._ended:  # else a number might go on
+                    self._at = end
+                    return found
+            self._read_on()
+
+    def _read_on(self) -> None:
+        chunk = self._file.read(_CHUNK)
+        self._ended = not chunk
+        self._waiting, self._at = self._waiting[self._at :] + chunk, 0
+
+    def _refuse(self, problem: str) -> NoReturn:
+        raise UserError(
+            f"{self._path}: element {self.elements} of the array: broken JSON ({problem})"
+        )

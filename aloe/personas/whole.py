@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from aloe.given import converted, joined, read_records
+from aloe.given import converted, is_missing, joined, read_records, text_of
 from aloe.personas.pool_files import checked_text
 
 
@@ -43,9 +43,13 @@ def persona_line(persona: WholePersona) -> str:
 
 def given_id(value: object, column: str) -> str:
     """A row's id as text; ValueError if it is none."""
-    if isinstance(value, dict | list) or value is None or not str(value).strip():
+    try:
+        text = text_of(value)
+    except ValueError as error:
+        raise ValueError(f"no id in {column}, expected text or a number") from error
+    if not text.strip():
         raise ValueError(f"no id in {column}, expected text or a number")
-    return checked_text(str(value))
+    return checked_text(text)
 
 
 def _persona(row: Mapping[str, Any]) -> WholePersona:
@@ -53,7 +57,7 @@ def _persona(row: Mapping[str, Any]) -> WholePersona:
     profile = joined(row, ["profile"])
     if not profile:
         raise ValueError("no text in profile, expected some")
-    named = row.get("id") is not None
+    named = not is_missing(row.get("id"))
     return WholePersona(
         checked_text(profile),
         checked_text(personality) if personality else "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from aloe.config import language_of
 from aloe.roles.prompts import render
 from aloe.schema import VERSION
 from aloe.storage import Store, load_manifest
+from aloe.storage.records import run_record
 
 
 def dataset_card(store: Store, sizes: Mapping[str, Mapping[str, int]]) -> str:
@@ -19,7 +19,7 @@ def dataset_card(store: Store, sizes: Mapping[str, Mapping[str, int]]) -> str:
         sizes: rows by table (sft, pairs) and split.
     """
     dialogue = load_manifest(store, "dialogue")
-    record = json.loads(store.read_text("run.json")) if store.exists("run.json") else {}
+    record = run_record(store)
     spoken = dialogue.settings.get("language", "en") if dialogue else "en"
     values: dict[str, Any] = {
         "sizes": sizes,

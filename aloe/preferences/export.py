@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from aloe.errors import UserError
 from aloe.preferences.card import dataset_card, published_card
 from aloe.preferences.rows import Node, read_trees, walk
 from aloe.schema import PAIRS, SFT
@@ -31,10 +32,14 @@ def export_run(store: Store, kind: str, target: Store) -> list[str]:
         Names of the files written.
 
     Raises:
-        UserError: the run has no finished preferences.
+        UserError: the run has no finished preferences, or nothing can be written there.
+        WorldFault: the disk is full.
     """
     require_stage(store, "preferences")
-    return FORMATS[kind](store, target)
+    try:
+        return FORMATS[kind](store, target)
+    except OSError as error:
+        raise UserError(f"{target.root}: cannot be written ({error.strerror or error})") from error
 
 
 def _aloe(store: Store, target: Store) -> list[str]:

@@ -11,6 +11,7 @@ from aloe.report.episodes import read_looks
 from aloe.report.pools import read_pools
 from aloe.report.twins import choose_twins
 from aloe.storage.manifest import Manifest, load_manifest, stage_manifest
+from aloe.storage.records import run_record
 from aloe.storage.store import Store
 
 NAME = "report"
@@ -75,7 +76,7 @@ def write_report(config: Config, store: Store) -> Manifest:
         title=config.report.title,
         tag=language_of(config.language).tag,
         run=store.root.rstrip("/").rsplit("/", 1)[-1],
-        made=summary.read_run_record(store),
+        made=run_record(store),
         stages=summary.stage_rows(manifests),
         total=summary.total_cost(manifests),
         scores=scores,

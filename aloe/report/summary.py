@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,14 +59,6 @@ class ErrorRow:
     kind: str
     count: int
     example: str
-
-
-def read_run_record(store: Store) -> dict[str, Any]:
-    """Versions, commit, seed and date from ``run.json``; empty when it was not written."""
-    record: dict[str, Any] = {}
-    if store.exists("run.json"):
-        record = json.loads(store.read_text("run.json"))
-    return record
 
 
 def stage_rows(manifests: Mapping[str, Manifest | None]) -> list[StageRow]:

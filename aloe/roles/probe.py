@@ -35,7 +35,7 @@ _FEWEST_REQUESTS = 10
 _DEADLINE_S = 20.0
 _TRIES = 3
 _VOTES = 2
-_STOP = "\n\n\n\n\n"
+_STOP = "~~~~~~~~"
 """A text to stop at that nobody writes."""
 _FOLDED = "in the first user message"
 _NOTING = {"inducer", "writer"}

@@ -15,6 +15,7 @@ from typing import Any
 from aloe.config import Sampling
 from aloe.config.language import ENGLISH, Language
 from aloe.engines import Completion, Engine, Message, Request
+from aloe.engines.judging import why_undecided
 from aloe.errors import MalformedAnswer
 from aloe.roles.asking import Answer, ask
 from aloe.roles.json_text import object_in
@@ -358,7 +359,7 @@ def _user_message(completion: Completion, language: str) -> str:
 
 def _probabilities(completion: Completion) -> list[float]:
     if not completion.choice_logprobs:
-        raise MalformedAnswer("the judge's answer has no log-probs")
+        raise MalformedAnswer(why_undecided(completion))
     return [math.exp(value) for value in completion.choice_logprobs.values()]
 
 

@@ -1,7 +1,8 @@
 """Whole files by URL: read in one piece, written so that readers see the old one or the new one.
 
 botocore repeats requests that fail. What breaks off in the middle of an answer is repeated here,
-as often; after that a `UserError` names the URL. Errors of a local disk stay as they are.
+as often; after that a `UserError` names the URL. A local disk that is full, read-only or gone is
+the world's fault (`on_disk`); its other errors stay as they are.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +27,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from aloe.config import StorageConfig
 from aloe.errors import UserError, WorldFault
-from aloe.storage.faults import fault_of
+from aloe.storage.faults import disk_fault, fault_of
 from aloe.storage.s3 import AT_ONCE, is_s3, open_fs, storage_in_use
 
 T = TypeVar("T")
@@ -96,7 +97,8 @@ def write_bytes(url: str, data: bytes, options: StorageConfig | None = None) -> 
         unfinished.replace(target)
 
     try:
-        _locally(url, "written", write)
+        with on_disk(url, "written"):
+            write()
     finally:
         with suppress(OSError):  # a disk that is gone, or read-only, has said so above
             unfinished.unlink(missing_ok=True)
@@ -141,7 +143,8 @@ def remotely(url: str, done: str, work: Callable[[], T], options: StorageConfig 
         UserError, WorldFault: all tries failed; ``url`` is named. See `aloe.storage.faults`.
     """
     if "://" not in url:
-        return _locally(url, done, work)
+        with on_disk(url, done):
+            return work()
     trying = Retrying(
         stop=stop_after_attempt((options or storage_in_use()).attempts),
         wait=wait_random_exponential(multiplier=0.2, max=5),
@@ -156,16 +159,30 @@ def remotely(url: str, done: str, work: Callable[[], T], options: StorageConfig 
         raise fault_of(url, done, error) from error
 
 
-def _locally(url: str, done: str, work: Callable[[], T]) -> T:
+@contextmanager
+def on_disk(url: str, done: str) -> Iterator[None]:
+    """Name a disk that is full, read-only or gone, or a folder where a file should be.
+
+    Other errors stay as they are.
+
+    Args:
+        done: what could not be done to ``url``, see `remotely`.
+
+    Raises:
+        WorldFault: the disk is.
+        UserError: a folder is there.
+    """
     try:
-        return work()
-    except FileNotFoundError:
+        yield
+    except (UserError, WorldFault, FileNotFoundError):
         raise
-    except OSError as error:
-        fault = fault_of(url, done, error)
-        if isinstance(fault, WorldFault):  # others stay as they are
-            raise fault from error
-        raise
+    except IsADirectoryError as error:
+        raise UserError(f"{url}: cannot be {done} (a folder is there)") from error
+    except Exception as error:
+        fault = disk_fault(url, done, error)
+        if fault is None:
+            raise
+        raise fault from error
 
 
 def _written(url: str, work: Callable[[], object], options: StorageConfig | None) -> None:

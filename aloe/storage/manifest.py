@@ -12,6 +12,7 @@ from typing import Any
 from aloe.config import Resume
 from aloe.errors import NotResumable, UserError
 from aloe.schema import stable_id
+from aloe.storage.records import fitting, read_record
 from aloe.storage.store import Store
 
 
@@ -103,15 +104,12 @@ def load_manifest(store: Store, stage: str) -> Manifest | None:
     """
     if not store.exists(stage, "manifest.json"):
         return None
-    text = store.read_text(stage, "manifest.json")
-    try:
-        values = json.loads(text)
-        return Manifest(**{**values, "usage": Usage(**values["usage"])})
-    except (TypeError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{store.url(stage, 'manifest.json')}: not a manifest of this version "
-            f"({' '.join(str(error).split())}); use another run.dir, or remove {store.url(stage)}"
-        ) from error
+    return read_record(store, f"{stage}/manifest.json", "a manifest", _manifest, remove=stage)
+
+
+def _manifest(values: Any) -> Manifest:
+    fitting(Manifest, values)
+    return Manifest(**{**values, "usage": Usage(**values["usage"])})
 
 
 def stage_manifest(

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import io
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from fsspec.asyn import sync
 
 from aloe.config import StorageConfig
 from aloe.errors import UserError
-from aloe.storage.files import remotely
+from aloe.storage.files import on_disk, remotely
 from aloe.storage.s3 import is_s3, open_fs, storage_in_use
 
 T = TypeVar("T")
@@ -62,20 +63,34 @@ def with_parquet(
             is named.
     """
     for _ in range((options or storage_in_use()).attempts):
-        try:
+        with parquet_named(url):
             source = _kept.get(url) or ParquetSource(url, options)
-        except pa.ArrowInvalid as error:
-            raise UserError(f"{url}: not a Parquet file ({error})") from error
         if keep_footer and is_s3(url):
             _kept.clear()
             _kept[url] = source
         try:
-            return work(source)
+            with parquet_named(url):
+                return work(source)
         except _Replaced:
             _kept.pop(url, None)
         finally:
             source.forget_tail()
     raise UserError(f"{url}: cannot be read (it is replaced again and again)")
+
+
+@contextmanager
+def parquet_named(url: str) -> Iterator[None]:
+    """Name a file that is no Parquet, or that is broken.
+
+    Raises:
+        UserError: it is.
+    """
+    try:
+        yield
+    except (pa.ArrowException, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the file's
+            raise
+        raise UserError(f"{url}: not a Parquet file ({' '.join(str(error).split())})") from error
 
 
 class ParquetSource:
@@ -93,7 +108,8 @@ class ParquetSource:
         if is_s3(url):
             self.metadata = self._read_footer()
         else:
-            with open_fs(url, options)[0].open(open_fs(url, options)[1]) as file:
+            fs, path = open_fs(url, options)
+            with on_disk(url, "read"), fs.open(path) as file:
                 self.metadata = pq.read_metadata(file)
         self.schema: pa.Schema = self.metadata.schema.to_arrow_schema()
         """With the metadata that the file was written with."""
@@ -114,7 +130,11 @@ class ParquetSource:
         """
         if not is_s3(self._url):
             fs, path = open_fs(self._url, self._options)
-            with fs.open(path) as opened, pq.ParquetFile(opened, metadata=self.metadata) as file:
+            with (
+                on_disk(self._url, "read"),
+                fs.open(path) as opened,
+                pq.ParquetFile(opened, metadata=self.metadata) as file,
+            ):
                 return file.read_row_groups(list(groups), columns and list(columns))
         spans = {group: self._spans(group, columns) for group in groups}
         tables = [self._decode([], columns, {})]
@@ -122,6 +142,32 @@ class ParquetSource:
             blocks = self._fetch([span for group in batch for span in spans[group]])
             tables.append(self._decode(batch, columns, blocks))
         return pa.concat_tables(tables)
+
+    def batches(self, rows: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns of all rows, at most so many rows at once; on S3 a row group is fetched.
+
+        Raises:
+            UserError: the object store does not answer or refuses; the URL is named.
+        """
+        wanted = list(columns)
+        if not is_s3(self._url):
+            fs, path = open_fs(self._url, self._options)
+            with (
+                on_disk(self._url, "read"),
+                fs.open(path) as opened,
+                # Not buffered ahead: else it holds all row groups at once.
+                pq.ParquetFile(opened, metadata=self.metadata, pre_buffer=False) as file,
+            ):
+                yield from file.iter_batches(rows, columns=wanted)
+            return
+        for group in range(self.metadata.num_row_groups):
+            try:
+                blocks = self._fetch(self._spans(group, columns))
+            except _Replaced:
+                raise UserError(f"{self._url}: was replaced while it was read") from None
+            opened = pa.PythonFile(_Blocks(blocks, self._size), mode="r")
+            with pq.ParquetFile(opened, metadata=self.metadata, pre_buffer=False) as file:
+                yield from file.iter_batches(rows, row_groups=[group], columns=wanted)
 
     def _decode(
         self, groups: list[int], columns: Sequence[str] | None, blocks: dict[int, bytes]
@@ -134,7 +180,7 @@ class ParquetSource:
         chunks = self.metadata.row_group(group)
         spans = []
         for chunk in map(chunks.column, range(chunks.num_columns)):
-            if columns is None or chunk.path_in_schema.partition(".")[0] in columns:
+            if columns is None or _is_of(chunk.path_in_schema, columns):
                 first = chunk.dictionary_page_offset or chunk.data_page_offset
                 start = min(first, chunk.data_page_offset)
                 spans.append((start, start + chunk.total_compressed_size))
@@ -143,6 +189,8 @@ class ParquetSource:
     def _read_footer(self) -> pq.FileMetaData:
         data, self._size, self._version = self._get(f"-{_TAIL}", None)
         length = int.from_bytes(data[-8:-4], "little") + 8
+        if length > self._size:
+            raise pa.ArrowInvalid("its footer is broken")
         if data[-4:] == b"PAR1" and length > len(data):
             missing = (self._size - length, self._size - len(data))
             data = self._get(_header(missing), self._version)[0] + data
@@ -193,6 +241,11 @@ class ParquetSource:
             data = await body.read()
         size = int(answer.get("ContentRange", f"/{len(data)}").rpartition("/")[2])
         return data, size, answer["ETag"]
+
+
+def _is_of(path: str, columns: Sequence[str]) -> bool:
+    """Whether a chunk is of one of these columns: itself, or nested in it; names may hold dots."""
+    return any(path == column or path.startswith(f"{column}.") for column in columns)
 
 
 def _header(span: Span) -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 from aloe.storage.manifest import Usage, load_manifest
+from aloe.storage.records import fitting, read_record
 from aloe.storage.store import Store
 
 _FOLDER = "spending"
@@ -47,7 +49,11 @@ def larger(one: Usage, other: Usage) -> Usage:
 
 
 def _read(store: Store, name: str) -> Usage:
-    return Usage(**json.loads(store.read_text(_FOLDER, name)))
+    return read_record(store, f"{_FOLDER}/{name}", "a ledger", _usage)
+
+
+def _usage(values: Any) -> Usage:
+    return Usage(**fitting(Usage, values))
 
 
 def _stage(name: str) -> str:

@@ -17,7 +17,7 @@ from aloe.config import Config, StorageConfig
 from aloe.errors import UserError, WorldFault
 from aloe.schema import check_version
 from aloe.storage.files import read_bytes, read_many, remotely, remove, upload, write_bytes
-from aloe.storage.ranges import ParquetSource, with_parquet
+from aloe.storage.ranges import ParquetSource, parquet_named, with_parquet
 from aloe.storage.s3 import AT_ONCE, is_s3, open_fs, use_storage
 
 T = TypeVar("T")
@@ -113,11 +113,14 @@ class Store:
     def read_texts(self, names: list[str]) -> dict[str, str]:
         """Text by name of many small files; on S3 many are read at once.
 
+        What is no UTF-8 becomes U+FFFD.
+
         Raises:
             FileNotFoundError: one of them is not there.
         """
         found = read_many([self.url(name) for name in names], self.options)
-        return {name: data.decode() for name, data in zip(names, found, strict=True)}
+        texts = (data.decode(errors="replace") for data in found)
+        return dict(zip(names, texts, strict=True))
 
     def write_text(self, name: str, text: str) -> None:
         self.write_bytes(name, text.encode())
@@ -210,9 +213,10 @@ def run_store(config: Config) -> Store:
 
 
 def _parse(url: str, data: bytes, schema: pa.Schema) -> pa.Table:
-    parquet = pq.ParquetFile(pa.BufferReader(data))
-    check_version(parquet.schema_arrow, schema, url)
-    return parquet.read()
+    with parquet_named(url):
+        parquet = pq.ParquetFile(pa.BufferReader(data))
+        check_version(parquet.schema_arrow, schema, url)
+        return parquet.read()
 
 
 def _columns_of(url: str, schema: pa.Schema, columns: list[str], file: ParquetSource) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +17,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from aloe.errors import UserError
 from aloe.schema import check_version
-from aloe.storage.files import remotely, upload
+from aloe.storage.files import on_disk, remotely, upload
+from aloe.storage.ranges import parquet_named
 from aloe.storage.store import STATISTICS, Store
 
 Row = dict[str, Any]
@@ -33,20 +34,31 @@ def new_file(store: Store, name: str) -> Iterator[Path]:
     If the block raises, nothing is written. Readers see the old file or the new one, never a part.
 
     Raises:
-        UserError: the object store does not answer or refuses.
+        UserError: the object store refuses.
+        WorldFault: it does not answer, or the disk is full.
     """
-    if isinstance(store.fs, LocalFileSystem):
-        target = Path(store.path(name))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(f"{target}.{uuid.uuid4().hex}.partial")
-        try:
-            yield unfinished
-            with unfinished.open("rb") as file:
-                os.fsync(file.fileno())
-            unfinished.replace(target)
-        finally:
+    made = _beside if isinstance(store.fs, LocalFileSystem) else _copied
+    with on_disk(store.url(name), "written"), made(store, name) as path:
+        yield path
+
+
+@contextmanager
+def _beside(store: Store, name: str) -> Iterator[Path]:
+    target = Path(store.path(name))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(f"{target}.{uuid.uuid4().hex}.partial")
+    try:
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(target)
+    finally:
+        with suppress(OSError):  # a disk that is gone, or read-only, has said so above
             unfinished.unlink(missing_ok=True)
-        return
+
+
+@contextmanager
+def _copied(store: Store, name: str) -> Iterator[Path]:
     with TemporaryDirectory() as folder:
         path = Path(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,19 +110,31 @@ def read_rows(store: Store, name: str, schema: pa.Schema) -> Iterator[Row]:
     Raises:
         UserError: it is missing, or it was written with another schema version.
     """
-    url, fs, path = store.url(name), store.fs, store.path(name)
+    url = store.url(name)
+    try:
+        with (
+            _local_copy(store, name) as path,
+            on_disk(url, "read"),
+            parquet_named(url),
+            pq.ParquetFile(path) as file,
+        ):
+            check_version(file.schema_arrow, schema, url)
+            for batch in file.iter_batches(_ROWS_AT_ONCE):
+                yield from batch.to_pylist()
+    except FileNotFoundError:
+        raise UserError(f"{url}: missing; run the stage that writes it first") from None
+
+
+@contextmanager
+def _local_copy(store: Store, name: str) -> Iterator[str]:
+    fs, path = store.fs, store.path(name)
+    if isinstance(fs, LocalFileSystem):
+        yield path
+        return
     with TemporaryDirectory() as folder:
-        try:
-            if not isinstance(fs, LocalFileSystem):
-                copy = str(Path(folder, "copy.parquet"))
-                remotely(url, "read", partial(fs.get_file, path, copy), store.options)
-                path = copy
-            with pq.ParquetFile(path) as file:
-                check_version(file.schema_arrow, schema, url)
-                for batch in file.iter_batches(_ROWS_AT_ONCE):
-                    yield from batch.to_pylist()
-        except FileNotFoundError:
-            raise UserError(f"{url}: missing; run the stage that writes it first") from None
+        copy = str(Path(folder, "copy.parquet"))
+        remotely(store.url(name), "read", partial(fs.get_file, path, copy), store.options)
+        yield copy
 
 
 def read_parts(

@@ -15,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from aloe.errors import UserError
 from aloe.schema import stable_id
 from aloe.storage import Store
+from aloe.storage.files import on_disk
 
 
 def refuse_remote_code(checkpoint: str, trusted: bool) -> None:
@@ -67,13 +68,22 @@ def new_checkpoint(store: Store, folder: str) -> Iterator[Path]:
     On a local disk it appears in one rename. An object store has no rename: there the files are
     uploaded, and the stage's manifest, written last, says that they are all there.
     """
-    fs, target = store.fs, store.path(folder)
-    if not isinstance(fs, LocalFileSystem):
-        with tempfile.TemporaryDirectory(prefix="aloe-checkpoint-") as scratch:
-            yield Path(scratch)
-            store.remove(folder)
-            store.upload(Path(scratch), folder)
-        return
+    made = _renamed if isinstance(store.fs, LocalFileSystem) else _uploaded
+    with on_disk(store.url(folder), "written"), made(store, folder) as scratch:
+        yield scratch
+
+
+@contextmanager
+def _uploaded(store: Store, folder: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="aloe-checkpoint-") as scratch:
+        yield Path(scratch)
+        store.remove(folder)
+        store.upload(Path(scratch), folder)
+
+
+@contextmanager
+def _renamed(store: Store, folder: str) -> Iterator[Path]:
+    target = store.path(folder)
     for left_over in Path(target).parent.glob(f"{Path(target).name}.*.partial"):
         shutil.rmtree(left_over)
     partial = Path(f"{target}.{uuid.uuid4().hex}.partial")

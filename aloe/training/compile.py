@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from aloe.cache import cache_folder
+from aloe.machine import usable_cores
 from aloe.schema import stable_id
 
 _OPS = {"FusedAdamBuilder": "the optimizer", "ShareMemCommBuilder": "reductions between ranks"}
@@ -51,6 +52,7 @@ def build_cpu_ops(tell: Callable[[str], None]) -> None:
     folder = operators_folder()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
+    os.environ.setdefault("MAX_JOBS", str(usable_cores()))  # ninja counts the machine's
     from deepspeed.ops.op_builder import OpBuilder, cpu
 
     with (folder / "build.lock").open("w") as lock:

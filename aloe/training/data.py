@@ -57,6 +57,22 @@ class Encoded:
         return len(self.ids) - self.prompt_length
 
 
+class _Said(NamedTuple):
+    """Columns of a reply."""
+
+    text: str
+    reasoning: str
+    ended: str
+
+
+_SAID = _Said("response", "reasoning", "ended")
+_PAIR = tuple(
+    _Said(which, f"{which}_reasoning", f"{which}_ended") for which in ("preferred", "rejected")
+)
+SFT_COLUMNS = ["row_id", "tree_id", "turn", "split", "prompt", *_SAID]
+PAIR_COLUMNS = ["pair_id", "tree_id", "turn", "split", "prompt", *_PAIR[0], *_PAIR[1]]
+"""What is read of each file."""
+
 Row = tuple[Encoded, ...]
 """One `Encoded` per reply to the same prompt."""
 
@@ -105,10 +121,8 @@ def read_sft(store: Store, chat: ChatFormat, max_len: int) -> Rows:
     Raises:
         UserError: no row of a split fits into ``max_len`` tokens, or the chat template refuses one.
     """
-    said = _Said("response", "reasoning", "ended")
-    columns = ["row_id", "tree_id", "turn", "split", "prompt", *said]
-    table = store.read_table(SFT_FILE, SFT, columns=columns)
-    return _encode_rows(table, (said,), chat, max_len, "rows")
+    table = store.read_table(SFT_FILE, SFT, columns=SFT_COLUMNS)
+    return _encode_rows(table, (_SAID,), chat, max_len, "rows")
 
 
 def read_pairs(store: Store, chat: ChatFormat, max_len: int) -> Rows:
@@ -117,25 +131,13 @@ def read_pairs(store: Store, chat: ChatFormat, max_len: int) -> Rows:
     Raises:
         UserError: no row of a split fits into ``max_len`` tokens.
     """
-    pair = tuple(
-        _Said(which, f"{which}_reasoning", f"{which}_ended") for which in ("preferred", "rejected")
-    )
-    columns = ["pair_id", "tree_id", "turn", "split", "prompt", *pair[0], *pair[1]]
-    table = store.read_table(PAIRS_FILE, PAIRS, columns=columns)
-    return _encode_rows(table, pair, chat, max_len, "pairs")
+    table = store.read_table(PAIRS_FILE, PAIRS, columns=PAIR_COLUMNS)
+    return _encode_rows(table, _PAIR, chat, max_len, "pairs")
 
 
 def sample(rows: int, seed: int) -> list[int]:
     """Which training rows the passes before and after training look at, at most SAMPLE_ROWS."""
     return sorted(random.Random(seed).sample(range(rows), min(rows, SAMPLE_ROWS)))
-
-
-class _Said(NamedTuple):
-    """Columns of a reply."""
-
-    text: str
-    reasoning: str
-    ended: str
 
 
 def _encode_rows(

@@ -14,6 +14,7 @@ from tensorboard.summary import DirectoryOutput, Writer
 from aloe.progress import meter, say
 from aloe.schema import METRICS
 from aloe.storage import Store
+from aloe.storage.files import on_disk
 from aloe.training.protocol import (
     Advance,
     Begin,
@@ -107,7 +108,7 @@ def recorded(kind: str, store: Store) -> Iterator[Recorder]:
     """
     folder = f"training/{kind}/tensorboard"
     store.remove(folder)  # of a start that was killed: its numbers are told again
-    with ExitStack() as stack:
+    with on_disk(store.url(folder), "written"), ExitStack() as stack:
         if isinstance(store.fs, LocalFileSystem):
             board = Path(store.path(folder))
         else:

@@ -21,6 +21,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from aloe.errors import UserError
 from aloe.storage import Store
+from aloe.storage.files import on_disk
+from aloe.storage.records import fitting, read_record
 from aloe.training.protocol import Measured
 
 
@@ -56,9 +58,8 @@ def find_position(store: Store, folder: str, ranks: int, key: str) -> Position |
     names = [name for name in store.names(folder, "state") if name.endswith(".json")]
     if not names:
         return None
-    found = json.loads(store.read_text(folder, "state", names[-1]))
-    found["measured"] = [Measured(**row) for row in found["measured"]]
-    position = Position(**{**found, "losses": tuple(found["losses"])})
+    state = f"{folder}/state"
+    position = read_record(store, f"{state}/{names[-1]}", "a position", _position, remove=state)
     if position.ranks != ranks:
         raise UserError(
             f"{key}: {ranks} ranks, but {store.url(folder, 'state')} was kept by "
@@ -66,6 +67,12 @@ def find_position(store: Store, folder: str, ranks: int, key: str) -> Position |
             "in another folder"
         )
     return position
+
+
+def _position(values: Any) -> Position:
+    fitting(Position, values)
+    measured = [Measured(**row) for row in values["measured"]]
+    return Position(**{**values, "losses": tuple(values["losses"]), "measured": measured})
 
 
 def save_state(store: Store, folder: str, engine: Any, position: Position, rank: int) -> None:
@@ -97,7 +104,7 @@ def load_state(store: Store, folder: str, engine: Any, position: Position, rank:
 
 def save_engine(store: Store, states: str, tag: str, engine: Any, rank: int) -> None:
     """Write model, optimizer, schedule and random numbers to ``states/tag``; by all ranks."""
-    with _scratch(store, states) as local:
+    with on_disk(store.url(states), "written"), _scratch(store, states) as local:
         engine.save_checkpoint(str(local), tag=tag, save_latest=False)
         torch.save(_random_state(), local / tag / f"random_{rank}.pt")
         if not isinstance(store.fs, LocalFileSystem):

@@ -18,7 +18,7 @@ from vllm_server import vllm_server
 from aloe.config import DialogueConfig, OpenAIModel, Price, Sampling
 from aloe.dialogue.tree import TreeSeed, grow_tree
 from aloe.engines import Completion, Request
-from aloe.engines.openai import OpenAIEngine, check_server
+from aloe.engines.openai import OpenAIEngine, check_server, list_models
 from aloe.engines.price import cost_usd
 from aloe.errors import CallFailed, EngineError, MalformedAnswer, WorldFault
 from aloe.roles import Persona, prefer
@@ -34,6 +34,7 @@ CHAT = [
     {"role": "user", "content": "Tell me about your day."},
 ]
 OK = Reply()
+FILTERED = json.dumps({"error": {"message": "flagged by our content filter"}})
 QUOTA = {"message": "You exceeded your quota", "code": "insufficient_quota"}
 
 
@@ -141,13 +142,12 @@ def test_trouble_that_passes_costs_attempts_but_no_answer(trouble):
 @pytest.mark.parametrize(
     ("reply", "kind", "cause"),
     [
-        (Reply(400), EngineError, "BadRequestError"),
         (Reply(404), WorldFault, "NotFoundError"),
-        (Reply(422), EngineError, "UnprocessableEntityError"),
+        (Reply(400, body=FILTERED), EngineError, "BadRequestError"),
         (Reply(429, body=json.dumps({"error": QUOTA})), WorldFault, "You exceeded your quota"),
         (Reply(body=json.dumps({"error": QUOTA})), WorldFault, "You exceeded your quota"),
     ],
-    ids=["400", "404", "422", "quota", "quota with status 200"],
+    ids=["404", "filter", "quota", "quota with status 200"],
 )
 def test_what_waiting_does_not_mend_is_not_sent_again(reply, kind, cause):
     with ChatServer(lambda post: reply).running() as server:
@@ -176,6 +176,96 @@ def test_a_refusal_that_holds_no_characters_can_be_written_down():
         with ChatServer(lambda post, reply=reply: reply).running() as server:
             told = str(fail(server, Exception, deadline_s=0.1))
         assert pa.array([told]).to_pylist() == [told] and "\x00" not in told
+
+
+UNTOLD = {
+    "400": Reply(400),
+    "413": Reply(413),
+    "422": Reply(422, body='{"error": {"message": "seldom heard"}}'),
+    "403 page": Reply(403, body="<html>blocked</html>"),
+    "405": Reply(405),
+    "200": Reply(body='{"error": {"message": "odd", "type": "invalid_request_error"}}'),
+}
+
+
+@pytest.mark.parametrize("reply", UNTOLD.values(), ids=UNTOLD)
+def test_a_refusal_without_known_words_is_the_worlds_where_a_greeting_is_refused_too(reply):
+    with ChatServer(lambda post: reply).running() as server:
+        error = fail(server, WorldFault)
+    assert not error.passes
+    assert [post.text for post in server.posts] == ["hello", "Hello"]
+
+
+@pytest.mark.parametrize("reply", UNTOLD.values(), ids=UNTOLD)
+def test_and_the_calls_own_where_a_greeting_is_answered(reply):
+    with ChatServer(lambda post: OK if post.text == "Hello" else reply).running() as server:
+        error = fail(server, EngineError)
+    assert "refuses the key" not in str(error)
+    assert [post.text for post in server.posts] == ["hello", "Hello"]
+
+
+def test_calls_in_doubt_share_a_greeting_and_wait_where_it_tells_nothing():
+    def script(post: Post) -> Reply:
+        if post.text == "Hello":
+            return Reply(200 if post.attempt > 1 else 503, seconds=0.2)
+        return Reply(400)
+
+    texts = [f"text {n}" for n in range(16)]
+    with ChatServer(script).running() as server:
+        errors = say(server, *texts, max_concurrency=16)
+    assert {type(error) for error in errors} == {EngineError}
+    assert sum(post.text == "Hello" for post in server.posts) < len(texts)
+
+
+def test_a_look_hears_that_nobody_is_answered():
+    async def look(server: ChatServer):
+        await OpenAIEngine("remote", model_at(server)).look()
+
+    with ChatServer(lambda post: Reply(400)).running() as server, pytest.raises(WorldFault) as end:
+        asyncio.run(look(server))
+    assert not end.value.passes
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(401),
+        Reply(403),
+        Reply(404),
+        Reply(500),
+        Reply(body="<html>"),
+        Reply(body='{"data": null}'),
+        Reply(seconds=1),
+        Reply(drop=True),
+    ],
+)
+def test_a_list_of_models_decides_nothing_but_whether_somebody_is_there(reply, monkeypatch):
+    monkeypatch.setattr("aloe.engines.openai._LISTED_WITHIN_S", 0.3)
+    with ChatServer(lambda post: OK, models=reply).running() as server:
+        assert list_models(model_at(server)) == []
+        check_server(model_at(server))
+    with pytest.raises(WorldFault, match="cannot be reached"):
+        check_server(model_at(server))
+
+
+def test_tokens_that_a_server_does_not_count_are_estimated_and_it_is_said_once(capsys):
+    text = "x" * 400
+    body = json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]})
+
+    async def talk(server: ChatServer, **settings):
+        price = Price(prompt=1, completion=1)
+        engine = OpenAIEngine("remote", model_at(server, price=price, **settings))
+        asked = Request([{"role": "user", "content": text}], max_tokens=100)
+        return await asyncio.gather(*(engine.complete(asked) for _ in range(6)))
+
+    with ChatServer(lambda post: Reply(body=body)).running() as server:
+        found = asyncio.run(talk(server))
+        assert {(c.prompt_tokens, c.completion_tokens) for c in found} == {(100, 100)}
+        assert found[0].cost_usd == pytest.approx(200 / 1e6)
+        assert capsys.readouterr().err.count("does not tell how many tokens") == 1
+        before = time.monotonic()
+        asyncio.run(talk(server, tokens_per_minute=60_000))  # 200 ms each
+    assert time.monotonic() - before > 0.9
 
 
 def test_a_call_that_brings_no_message_is_given_up_and_not_the_server():

@@ -36,7 +36,11 @@ INSTEAD: dict[str, dict[str, Any]] = {
     "no-logprobs": {"choices": "votes"},
     "logprobs-refused": {"choices": "votes"},
     "stubborn-judge": {"choices": "votes"},
+    "logprobs-403": {"choices": "votes"},
+    "tail-judge": {"choices": "votes"},
+    "no-edges": {"not_honoured": ["max_tokens"]},
     "no-system": {"system": "in the first user message"},
+    "no-system-500": {"system": "in the first user message"},
     "strict": {
         "system": "in the first user message",
         "schema": "parsed text",
@@ -68,12 +72,14 @@ def test_what_works_is_told(mode):
     ("mode", "says"),
     [
         ("unknown-model", "has no 'trial', expected one of: other"),
+        ("untold", "has no 'trial', expected one of: other"),
         ("wrong-key", "refuses the key in OPENAI_API_KEY"),
         ("never-json", "models.m as inducer: no answer that can be used"),
     ],
 )
 def test_what_cannot_work_is_one_line(mode, says, monkeypatch):
     monkeypatch.setattr("trial_server.LISTED", ["other"])
+    monkeypatch.setattr("trial_server.AFTER", 0)
     with TrialServer(mode).running() as server, pytest.raises(UserError) as error:
         probed(model_at(server))
     assert says in str(error.value)
@@ -81,7 +87,7 @@ def test_what_cannot_work_is_one_line(mode, says, monkeypatch):
     assert server.count <= 30
 
 
-@pytest.mark.parametrize("mode", ["always-html", "quota", "dead"])
+@pytest.mark.parametrize("mode", ["always-html", "quota", "dead", "budget", "base-resp"])
 def test_what_may_pass_ends_in_order(mode, monkeypatch):
     monkeypatch.setattr("trial_server.AFTER", 0)
     with TrialServer(mode).running() as server, pytest.raises(StageStopped) as error:

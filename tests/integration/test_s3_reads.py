@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 import uuid
 from collections.abc import Iterator
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +18,8 @@ from hypothesis import strategies as st
 from s3_server import KEYS, Fault, FaultyProxy, faulty_proxy, moto_server
 
 from aloe.config import StorageConfig
-from aloe.errors import UserError
+from aloe.errors import UserError, WorldFault
+from aloe.given import read_records
 from aloe.schema import METRICS, NODES, PERSONAS
 from aloe.storage import Store, use_storage
 from aloe.storage.slices import read_column, read_slice, read_where, rows_where_not
@@ -184,3 +188,89 @@ def test_writes_are_counted(store):
     _, cost = cost_of(lambda: store.write_bytes("written", b"x" * 100 * KIB))
     assert cost.requests == {"PutObject": 1}
     assert cost.written == 100 * KIB
+
+
+WANTED = ["uuid", "persona"]
+
+
+@pytest.fixture(scope="module")
+def brought(store: Store) -> tuple[str, int]:
+    """Folder of a data set as people have it, twelve columns wide, and what of it is needed."""
+    draw = random.Random(2)
+    columns = {f"other {n}": [text(draw, 20) for _ in range(ROWS)] for n in range(10)}
+    columns["persona"] = [text(draw, 20) for _ in range(ROWS)]
+    columns["uuid"] = [f"{number}" for number in range(ROWS)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink, row_group_size=2_000)
+    data = sink.getvalue().to_pybytes()
+    metadata = pq.read_metadata(pa.BufferReader(data))
+    chunks = [
+        metadata.row_group(group).column(place)
+        for group in range(metadata.num_row_groups)
+        for place in range(metadata.num_columns)
+    ]
+    for name in ("train-0", "train-1"):
+        store.write_bytes(f"brought/data/{name}.parquet", data)
+    store.write_text("brought/dataset_infos.json", "{}")
+    needed = sum(c.total_compressed_size for c in chunks if c.path_in_schema in WANTED)
+    return store.url("brought"), needed
+
+
+def test_of_a_parquet_file_that_people_bring_only_the_columns_are_fetched(store, brought):
+    folder, needed = brought
+    use_storage(store.options)
+    file = f"{folder}/data/train-0.parquet"
+    rows, cost = cost_of(lambda: [row for _, row in read_records(file, WANTED)])
+    assert [row["uuid"] for row in rows] == [f"{number}" for number in range(ROWS)]
+    assert rows[0].keys() == set(WANTED)
+    assert cost.read < 1.5 * needed
+
+
+def test_of_a_folder_that_people_bring_only_the_columns_are_fetched(store, brought):
+    folder, needed = brought
+    use_storage(store.options)
+    rows, cost = cost_of(lambda: list(read_records(folder, WANTED)))
+    assert len(rows) == 2 * ROWS
+    assert rows[0][0] == f"{folder}/data/train-0.parquet:row 1"
+    assert rows[-1][0] == f"{folder}/data/train-1.parquet:row {ROWS}"
+    assert cost.read < 1.5 * 2 * needed
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.json", "x.jsonl.gz", "saved"])
+def test_other_files_that_people_bring_are_fetched_once(store, tmp_path, name):
+    draw = random.Random(name)
+    rows = [{"uuid": f"{number}", "persona": text(draw, 30)} for number in range(2_000)]
+    if name == "saved":
+        datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / name))
+        store.upload(tmp_path / name, name)
+    else:
+        store.write_bytes(name, as_file(rows, name))
+    size = store.fs.du(store.path(name))
+    use_storage(store.options)
+    found, cost = cost_of(lambda: [row for _, row in read_records(store.url(name), WANTED)])
+    assert found == rows
+    assert cost.read <= 1.1 * size
+
+
+def as_file(rows: list[dict[str, str]], name: str) -> bytes:
+    if ".csv" in name:
+        lines = [f"{row['uuid']},{row['persona']}\n" for row in rows]
+        return "".join(["uuid,persona\n", *lines]).encode()
+    if name == "x.json":
+        return json.dumps(rows).encode()
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return gzip.compress(lines) if name.endswith(".gz") else lines
+
+
+def test_what_people_bring_from_a_store_that_is_down_is_the_worlds_fault(store, proxy, brought):
+    folder, _ = brought
+    use_storage(store.options)
+    proxy.faults = [Fault("error", method="GET", target="train-0.parquet", times=99)]
+    with pytest.raises(WorldFault, match=r"train-0\.parquet: cannot be read"):
+        list(read_records(f"{folder}/data/train-0.parquet", WANTED))
+    proxy.faults = []
+    store.write_bytes("empty.parquet", b"")
+    store.write_bytes("broken.parquet", b"x" * 100 + b"\xff\xff\xff\x7fPAR1")
+    for name in ("empty", "broken", "none"):
+        with pytest.raises(UserError, match=rf"{name}\.parquet: cannot be read"):
+            list(read_records(store.url(f"{name}.parquet"), WANTED))

@@ -23,10 +23,12 @@ ROLES = ("user", "inducer", "guided", "unguided", "judge")
 TREES, TURNS = 16, 2
 NODES = 3 * TURNS
 BREAKS = {"quota": False, "revoked": False, "gone": False, "dead": True}
+BREAKS |= dict.fromkeys(("budget", "untold", "base-resp", "retired"), False)
 """Modes that break in mid-run, and whether they may pass by themselves."""
 NEVER = {"unknown-model", "wrong-key", "always-html", "never-json"}
 """Modes in which nothing can be rolled out: a probe finds them, see test_probe."""
 VOTES = {"no-logprobs", "logprobs-refused", "stubborn-judge", "strict"}
+VOTES |= {"logprobs-403", "tail-judge"}
 
 Rows = list[dict[str, Any]]
 

@@ -6,6 +6,11 @@ import time
 
 import pytest
 
+from aloe.config_file import load_config
+from aloe.schema import stable_id
+from aloe.stages import stages_of
+from aloe.storage import Manifest, Store
+
 NOBODY = "http://127.0.0.1:9/v1"
 BAD = [
     (["run", "configs/none.yaml"], "configs/none.yaml: cannot be read"),
@@ -96,4 +101,17 @@ LOADED = (
 def test_what_needs_no_model_imports_none(arguments):
     command = [sys.executable, "-c", LOADED, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == ""
+
+
+def test_a_run_that_is_finished_imports_none(scripted_config):
+    config = load_config(str(scripted_config))
+    store = Store(config.run.dir)
+    page = config.report.model_dump(mode="json") | {"seed": config.run.seed}
+    for stage in stages_of(config):
+        fingerprint = stable_id("report", page, ["fixed"]) if stage == "report" else "fixed"
+        Manifest(stage, page, fingerprint, complete=True).save(store)
+    command = [sys.executable, "-c", LOADED, "run", str(scripted_config), "--resume", "always"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "all stages are complete, nothing to do" in done.stderr
     assert done.stdout.splitlines()[-1] == ""

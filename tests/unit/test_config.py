@@ -1,11 +1,16 @@
+from typing import Any
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field, ValidationError
 
 from aloe.config import Config
+from aloe.config.section import Section
 from aloe.config_file import dump_config, load_config, parse_overrides
 from aloe.errors import UserError
+from aloe.strict_yaml import parse_yaml
 
 CONFIGS = ["configs/demo.yaml", "configs/rl_small.yaml", "configs/paper.yaml"]
 
@@ -49,6 +54,13 @@ def test_overrides_reach_nested_keys(scripted_config):
         (["--run.seed", "[1"], "not a YAML value"),
         (["--models.script.backend", "telepathy"], "models.script"),
         (["--a.b", "1", "--a.b.c", "2"], "already given a plain value"),
+        (["--a.b", "1", "--a", "null"], "argument --a: 'a' was already given as {'b': 1}"),
+        (["--run.seed", "0x_"], "argument --run.seed: '0x_' is not a YAML value"),
+        (["--run.seed", "!!int x"], "argument --run.seed: '!!int x' is not a YAML value"),
+        (["--report.title", "2024-02-30"], "expected a valid timestamp, or quotes"),
+        (["--report.title", "[" * 3000], "is not a YAML value (nested too deeply)"),
+        (["--report.title", "a\x01"], "the character U+0001 is not allowed"),
+        (["--run.seed", "true"], "run.seed: Input should be a number"),
     ],
 )
 def test_bad_overrides_are_named_in_one_line(scripted_config, overrides, named):
@@ -149,6 +161,33 @@ def loaded(tmp_path, text, overrides=()):
         ("dialogue:\n  turns: 3\n  turn: 4\n", "11: dialogue.turn: unknown key"),
         ("dialogue:\n  turns: many\n", "10: dialogue.turns: .*valid integer"),
         ("dialogue:\n  turns: [3\n", "(10|11): not valid YAML"),
+        ("dialogue:\n  turns: 0x_\n", "10: .*0x_: expected a valid int, or quotes"),
+        ("dialogue:\n  turns: 0b_\n", "10: .*0b_: expected a valid int, or quotes"),
+        ("dialogue:\n  turns: !!int x\n", "10: .*x: expected a valid int, or quotes"),
+        ("dialogue:\n  turns: !!int ''\n", "10: .*expected a valid int, or quotes"),
+        ("dialogue:\n  turns: !!float x\n", "10: .*x: expected a valid float, or quotes"),
+        ("dialogue:\n  turns: !!bool x\n", "10: .*x: expected a valid bool, or quotes"),
+        ("dialogue:\n  turns: !!timestamp x\n", "10: .*x: expected a valid timestamp, or quotes"),
+        ("dialogue:\n  turns: " + "9" * 5000 + "\n", "10: .*9: expected a valid int, or quotes"),
+        ("report:\n  title: 2024-02-30\n", "10: .*2024-02-30: expected a valid timestamp"),
+        ("report:\n  2024-02-30: x\n", "10: .*2024-02-30: expected a valid timestamp"),
+        ("report:\n  title: " + "[" * 3000 + "]" * 3000 + "\n", "10: .*nested too deeply"),
+        ("report:\n  title: " + "{a: " * 3000 + "}" * 3000 + "\n", "10: .*nested too deeply"),
+        ("dialogue:\n  turns: !!int '010'\n", "10: .*010: expected a number without a leading"),
+        ("dialogue:\n  turns: !!int '1:30'\n", "10: .*1:30: expected a plain number"),
+        ("dialogue:\n  turns: yes\n", "10: dialogue.turns: Input should be a number, got True"),
+        ("evaluation:\n  turns: off\n", "10: evaluation.turns: Input should be a number"),
+        ("dialogue:\n  sampling: {temperature: no}\n", "10: dialogue.sampling.temperature: Input"),
+        ("dialogue:\n  sampling: {temperature: .inf}\n", "10: .*temperature: .*finite number"),
+        ("dialogue:\n  sampling: {temperature: .nan}\n", "10: .*temperature: .*finite number"),
+        ("dialogue:\n  sampling: {temperature: 1e400}\n", "10: .*temperature: .*finite number"),
+        ("report:\n  title: a\x01b\n", r"10: .*the character U\+0001 is not allowed"),
+        ("report:\r\n  title: a\x7fb\r\n", r"10: .*the character U\+007F is not allowed"),
+        ("~: 3\n", "9: .*Keys should be strings"),
+        ("dialogue:\n  ~: 3\n", "10: .*Keys should be strings"),
+        ("dialogue:\n  yes: 3\n", "10: .*Keys should be strings"),
+        ("dialogue:\n  yes: 3\n  true: 4\n", "11: .*true: stands twice, .*line 10"),
+        ("dialogue:\n  <<: {turn: 3}\n  turns: 4\n", "10: dialogue.turn: unknown key"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_one_line_with_its_number(tmp_path, more, named):
@@ -181,3 +220,54 @@ def test_quotes_aliases_and_zero_mean_what_they_say(tmp_path):
     text = BASE.replace("runs/x", '"010"') + "dialogue: &it {turns: 3}\nreport: {title: '1:30'}\n"
     config = loaded(tmp_path, text, ["--run.seed", "0"])
     assert (config.run.dir, config.report.title, config.run.seed) == ("010", "1:30", 0)
+
+
+def test_overrides_of_a_section_and_of_its_keys_are_laid_over_each_other():
+    assert parse_overrides(["--a.b", "1", "--a", "{c: 2}"]) == {"a": {"b": 1, "c": 2}}
+    assert parse_overrides(["--a", "{b: 1, c: 2}", "--a.b", "3"]) == {"a": {"b": 3, "c": 2}}
+    assert parse_overrides(["--a", "{b: {c: 1}}", "--a", "{b: {d: 2}}"]) == {
+        "a": {"b": {"c": 1, "d": 2}}
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("a: {b: {c: &y {k: 0}, d: &x {<<: *y, k: 1}}}\ne: {<<: *x, z: 3}", {"k": 1, "z": 3}),
+        ("a: {d: &x {<<: {k: 0}, k: 1}}\ne: {<<: *x}", {"k": 1}),
+        ("a: &a {key: 1}\nb: &b {<<: *a, key: 2}\ne: {<<: *b, more: 3}", {"key": 2, "more": 3}),
+        ("a: &a {key: 1}\nb: &b {key: 2, own: 3}\ne: {<<: [*a, *b]}", {"key": 1, "own": 3}),
+        ("a: &a {key: 1}\ne: {key: 2, <<: *a}", {"key": 2}),
+        ("a: &a {key: {in: 1}}\nb: *a\nc: *a\ne: {<<: *a, x: *a}", {"key": {"in": 1}}),
+    ],
+)
+def test_anchors_and_merges_mean_what_yaml_says(text, meant):
+    found = parse_yaml(text)[0]["e"]
+    assert {key: found[key] for key in found if key != "x"} == meant
+
+
+def test_a_key_beside_a_merge_is_named_by_its_own_line(tmp_path):
+    base = "\n  base: &b {backend: scripted, step_s: 1}"
+    text = BASE.replace(" {script: {backend: scripted}}", base)
+    text = text.replace("roles:", "  script:\n    <<: *b\n    step_s: many\nroles:")
+    with pytest.raises(UserError, match=r"run\.yaml:6: models\.script\.scripted\.step_s"):
+        loaded(tmp_path, text)
+
+
+class Numbers(Section):
+    whole: int = 0
+    maybe: float | None = None
+    many: list[float] = Field([])
+    named: dict[str, int | str] = Field({})
+    either: bool | int = False
+    what: dict[str, Any] = Field({})
+
+
+@pytest.mark.parametrize("name", ["whole", "maybe", "many", "named"])
+def test_no_truth_is_a_number_and_all_else_stays_as_it_is(name):
+    value = {"many": [1.0, True], "named": {"a": True}}.get(name, False)
+    with pytest.raises(ValidationError, match="Input should be a number") as caught:
+        Numbers.model_validate({name: value})
+    assert caught.value.errors()[0]["loc"] == (name,)
+    fine = {"whole": 1, "maybe": 2, "many": [1], "named": {"a": "x"}, "either": True}
+    assert Numbers.model_validate(fine | {"what": {"b": True, "c": [True]}}).either is True

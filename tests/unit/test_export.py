@@ -1,5 +1,7 @@
 import asyncio
+import errno
 import json
+import os
 from collections import Counter
 
 import pytest
@@ -8,7 +10,7 @@ from aloe.config import DialogueConfig, ScriptedModel
 from aloe.config_file import load_config
 from aloe.dialogue.tree import TreeSeed, grow_tree
 from aloe.engines.scripted import ScriptedEngine
-from aloe.errors import StageFailed, UserError
+from aloe.errors import StageFailed, UserError, WorldFault
 from aloe.preferences import FORMATS, build_preferences, export_run
 from aloe.roles import Persona
 from aloe.schema import NODES, PAIRS, PROMPTS, SFT
@@ -248,3 +250,25 @@ def test_datasets_opens_the_hf_folder(run, tmp_path):
     assert len(sft["train"]) == 8
     card = (folder / "README.md").read_text()
     assert "| pairs | train | 8 |" in card
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_export_to_a_full_disk_is_the_worlds_fault(run, tmp_path, monkeypatch, kind):
+    store, config = run
+    build_preferences(config, store)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WorldFault, match=r"cannot be written \(.*No space left"):
+        export_run(store, kind, Store(str(tmp_path / "out")))
+    assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_export_to_where_nothing_can_be_made_is_bad_input(run, kind):
+    store, config = run
+    build_preferences(config, store)
+    with pytest.raises(UserError, match=r"/proc/none: cannot be written"):
+        export_run(store, kind, Store("/proc/none"))

@@ -1,5 +1,6 @@
 """Conversations as people have them: what is read, and what is refused by name."""
 
+import csv
 import json
 
 import pyarrow as pa
@@ -38,7 +39,11 @@ def test_every_form_gives_the_same_conversations(tmp_path_factory, talks):
     shared = [{"conversations": sharegpt(messages)} for messages in wanted]
     (folder / "b.json").write_text(json.dumps(shared))
     pq.write_table(pa.Table.from_pylist(shared), folder / "c.parquet")
-    for name in ("a.jsonl", "b.json", "c.parquet"):
+    for name, delimiter in (("d.csv", ","), ("e.tsv", "\t")):
+        with (folder / name).open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, delimiter=delimiter)
+            table.writerows([["messages", "id"], *([json.dumps(talk), ""] for talk in wanted)])
+    for name in ("a.jsonl", "b.json", "c.parquet", "d.csv", "e.tsv"):
         found = read(folder / name)
         assert [list(conversation.messages) for conversation in found] == wanted
 
@@ -97,6 +102,10 @@ def message(role, content="Hi."):
         ({"text": "Hi."}, "no conversation, expected one of conversations, messages"),
         ({"messages": []}, "no messages, expected a list"),
         ({"messages": "Hi."}, "no messages, expected a list"),
+        ({"messages": "[" * 9999}, "no messages, expected a list"),
+        ({"messages": '{"role": "user"}'}, "no messages, expected a list"),
+        ({"messages": [message("user")], "id": True}, "no id in id, expected text or a number"),
+        ({"messages": [message("user")], "persona_id": [1]}, "no id in persona_id, expected"),
         ({"messages": [message("system")]}, "no messages of a user"),
         ({"messages": [message("tool")]}, "message 1: its role is 'tool', expected user or"),
         ({"messages": [message("assistant")]}, "message 1: from the assistant, expected .* user"),
@@ -121,3 +130,13 @@ def test_a_file_without_conversations_is_named(tmp_path):
     pq.write_table(pa.table({"a": ["b"]}), tmp_path / "x.parquet")
     with pytest.raises(UserError, match=r"x\.parquet: expected one of conversations, messages"):
         read(tmp_path / "x.parquet")
+
+
+def test_what_a_row_of_a_table_leaves_empty_is_not_there(tmp_path):
+    rows = "conversations,messages,id,persona_id,persona\n"
+    rows += ',"[{""role"": ""user"", ""content"": ""Hi""}]",,,\n'
+    (tmp_path / "x.csv").write_text(rows)
+    [found] = read(tmp_path / "x.csv")
+    assert (found.persona_id, found.profile) == (None, "")
+    assert found.messages == ({"role": "user", "content": "Hi"},)
+    assert len(found.conversation_id) == 16

@@ -10,10 +10,12 @@ import pytest
 
 from aloe.config import JudgeConfig, ScriptedModel
 from aloe.engines import Completion, Request
-from aloe.engines.judging import Judge, read_vote, share_variance, votes_of
+from aloe.engines.judging import Judge, read_vote, share_variance, votes_of, why_undecided
 from aloe.engines.scripted import ScriptedEngine
-from aloe.errors import MalformedAnswer, WorldFault
+from aloe.errors import CallFailed, MalformedAnswer, WorldFault
+from aloe.roles import Persona, prefer
 
+BEEKEEPER = Persona("p", "Keeps bees.", "Dry.")
 QUESTION = Request([{"role": "user", "content": "Which?"}], choices=("1", "2"), seed=4)
 
 
@@ -116,9 +118,32 @@ def test_log_probs_may_be_insisted_on():
     assert len(engine.asked) == 1
 
 
-def test_votes_that_cannot_be_read_are_no_verdict():
+def test_votes_that_cannot_be_read_are_no_verdict_and_are_told():
     engine = Told(lambda request, number: answered("1" if number == 1 else "Hm."))
-    assert judge(engine, by="votes").choice_logprobs == {}
+    found = judge(engine, by="votes")
+    assert found.choice_logprobs == {}
+    assert why_undecided(found) == "1 of 8 votes name a choice"
+    with pytest.raises(CallFailed, match="3 of 8 votes name a choice"):
+        engine = Told(lambda request, number: answered("1" if number < 4 else "Hm."))
+        asked = prefer(Judge(engine, JudgeConfig(by="votes")), BEEKEEPER, [], "a", "b", 1, seed=0)
+        asyncio.run(asked)
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["log-probs", "none"])
+def test_a_first_answer_that_can_be_read_counts_where_votes_cannot(given):
+    def answer(request: Request, number: int) -> Completion:
+        return answered("2" if request.choices else "Let me think of", given=given)
+
+    found = judge(Told(answer), votes=4)
+    assert (found.text, votes_of(found.finish_reason)) == ("2", 1)
+    assert math.exp(found.choice_logprobs["2"]) == 1
+
+
+def test_an_answer_without_log_probs_is_told_from_one_in_words():
+    words = Told(lambda request, number: answered("Well"))
+    assert why_undecided(judge(words, by="logprobs")) == "the judge's answer begins with no choice"
+    none = Told(lambda request, number: answered("1", given=False))
+    assert why_undecided(judge(none, by="logprobs")) == "the judge's answer has no log-probs"
 
 
 def test_a_vote_may_fail_and_the_world_may_not():

@@ -1,9 +1,11 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from aloe import machine
 from aloe.machine import usable_cores
+from aloe.training import compile as compiling
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +68,23 @@ V1 = "sys/fs/cgroup/cpu,cpuacct"
 )
 def test_a_quota_decides_how_many_cores_are_used(tmp_path, files, cores):
     assert usable_cores(written(tmp_path, files)) == cores
+
+
+@pytest.mark.parametrize(("reserved", "threads"), [("4", 4), ("64", 16), ("", 16)])
+def test_threads_are_those_reserved_but_no_more_than_cores(monkeypatch, reserved, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", reserved)
+    monkeypatch.setattr(machine, "_quota", lambda _: None)
+    assert machine.reserved_threads() == threads
+    monkeypatch.setattr(machine, "_quota", lambda _: 2.0)
+    assert machine.reserved_threads() == 2
+
+
+def test_a_build_has_no_more_processes_than_cores(monkeypatch, tmp_path):
+    monkeypatch.setenv("ALOE_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "")
+    monkeypatch.setenv("MAX_JOBS", "")
+    monkeypatch.delenv("MAX_JOBS")
+    monkeypatch.setattr(machine, "_quota", lambda _: 3.0)
+    monkeypatch.setattr(compiling, "_OPS", {})
+    compiling.build_cpu_ops(print)
+    assert os.environ["MAX_JOBS"] == "3"

@@ -12,10 +12,17 @@ from hypothesis import strategies as st
 
 from aloe.config import OpenAIModel, speaker_settings
 from aloe.engines import Request
-from aloe.engines.openai import choice_logprobs, is_loopback
-from aloe.engines.openai_answers import Complained, NoAnswer, read_answer
+from aloe.engines.openai_access import is_loopback
+from aloe.engines.openai_answers import (
+    Complained,
+    NoAnswer,
+    choice_logprobs,
+    read_answer,
+    with_estimates,
+)
 from aloe.engines.openai_faults import Verdict, complaint_in, refused_parameter, verdict
 from aloe.engines.openai_parameters import (
+    Habits,
     body_of,
     first_habits,
     learned,
@@ -77,6 +84,18 @@ def said(content: Any, finish: Any = "stop", **message: Any) -> bytes:
         (said("Hi.", refusal=""), "Hi.", "", "stop"),
         (said("Hi", "content_filter"), "", "", "content_filter"),
         (said("Hi", "SAFETY"), "", "", "content_filter"),
+        (said("Hi", "PROHIBITED_CONTENT"), "", "", "content_filter"),
+        (said("Hi", "RECITATION"), "", "", "content_filter"),
+        (said("Hi", "blocklist"), "", "", "content_filter"),
+        (said("Hi", "spii"), "", "", "content_filter"),
+        (said("Hi", "guardrail_intervened"), "", "", "content_filter"),
+        (said("Hi", {"type": "length"}), "Hi", "", "length"),
+        (said("Hi", "model_context_window_exceeded"), "Hi", "", "length"),
+        (said("Hi.", "eos_token"), "Hi.", "", "stop"),
+        (said("Hi.", "stop_sequence"), "Hi.", "", "stop"),
+        (said("Hi.", "end_turn"), "Hi.", "", "stop"),
+        (said("Hi.", ["stop"]), "Hi.", "", "stop"),
+        (b"\xef\xbb\xbf" + said("Hi."), "Hi.", "", "stop"),
     ],
 )
 def test_a_usable_answer_is_read_for_what_was_said(raw, text, reasoning, finish):
@@ -95,6 +114,10 @@ def test_counts_that_are_missing_are_zero(usage):
     assert found.text == "Hi."
 
 
+BROKEN_OFF = ["insufficient_system_resource", "error", "abort", "cancelled", "unload", "timeout"]
+BROKEN_OFF += ["network_error", "OTHER", {"type": "abort"}]
+
+
 @pytest.mark.parametrize(
     ("raw", "items"),
     [
@@ -108,6 +131,7 @@ def test_counts_that_are_missing_are_zero(usage):
         (b'{"choices": [null]}', True),
         (body({"message": None}), True),
         (body({"finish_reason": "stop"}), True),
+        *((said("I like to kee", end), False) for end in BROKEN_OFF),
     ],
 )
 def test_a_body_without_an_answer_says_whose_fault_it_may_be(raw, items):
@@ -115,6 +139,20 @@ def test_a_body_without_an_answer_says_whose_fault_it_may_be(raw, items):
         read_answer(raw)
     assert none.value.items is items
     assert len(str(none.value)) < 200
+
+
+def test_whole_numbers_count_however_they_are_written():
+    found = read_answer(body(usage={"prompt_tokens": 50.0, "completion_tokens": 7.5}))
+    assert (found.prompt_tokens, found.completion_tokens) == (50, 0)
+    assert read_answer(body(usage={"prompt_tokens": 10**30})).prompt_tokens == 0
+
+
+def test_what_is_not_counted_is_estimated():
+    asked = [{"role": "user", "content": "x" * 40}]
+    found = with_estimates(read_answer(said("Hello there.")), asked)
+    assert (found.prompt_tokens, found.completion_tokens) == (10, 3)
+    counted = read_answer(body(usage={"prompt_tokens": 50, "completion_tokens": 7}))
+    assert with_estimates(counted, asked) is counted
 
 
 def test_what_is_no_character_is_replaced_and_counted():
@@ -247,7 +285,8 @@ def test_the_table_of_refusals(status, error, expected):
         (400, {"message": "Json mode is not supported by this model"}, "response_format"),
         (400, {"message": "System role not supported"}, "system"),
         (400, {"message": 'Unknown name "seed": Cannot find field.'}, "seed"),
-        (400, {"message": "We stop here, that is invalid"}, "stop"),
+        (400, {"message": "We stop here, that is invalid"}, None),
+        (400, {"message": "stop is invalid"}, "stop"),
         (400, {"message": "unsupported image"}, None),
         (404, {"message": "'seed' is not supported"}, None),
     ],
@@ -271,11 +310,56 @@ def test_a_body_shrinks_with_every_refusal_until_nothing_is_left_to_refuse():
         habits, bodies = first_habits(one), []
         while sent := sent_parameters(body_of(request, one, habits), one):
             bodies.append(body_of(request, one, habits))
-            habits, _ = learned(habits, sorted(sent)[0])
+            name = sorted(sent)[0]
+            habits, _ = learned(habits, name, bodies[-1].get(name))
             assert body_of(request, one, habits) not in bodies
         assert body_of(request, one, habits).keys() == {"model", "messages"}
-        assert not_honoured(habits) == ["seed", "temperature", "top_p"]
-        assert len(bodies) <= 9
+        assert not_honoured(habits) == ["max_tokens", "seed", "temperature", "top_p"]
+        assert len(bodies) <= 10
+
+
+GREEDY, LONG = Request(CHAT, choices=("1", "2")), Request(CHAT, max_tokens=30_000)
+HOT, WIDE = Request(CHAT, temperature=1.5), Request(CHAT, top_p=1.0)
+STOPS = Request(CHAT, stop=("\n\n", "a", "b", "c", "d", "e"))
+LIMIT = "max_completion_tokens"
+
+
+@pytest.mark.parametrize(
+    ("request_", "name", "message", "sent", "others"),
+    [
+        (GREEDY, "temperature", "must be strictly positive", 0.01, 0.8),
+        (HOT, "temperature", "range: 0..1", 1.0, 0.8),
+        (WIDE, "top_p", "must be > 0.0 and < 1.0", None, 0.95),
+        (STOPS, "stop", "array too long", ["a", "b", "c", "d"], ["x"]),
+        (GREEDY, LIMIT, "Expected a value >= 16, but got 1 instead", 16, 300),
+        (LONG, LIMIT, "is too large: 30000. This model supports at most 16384", 16384, 300),
+        (LONG, LIMIT, "Range of max_tokens should be [1, 8192]", 8192, 300),
+        (LONG, LIMIT, "is too large", 15_000, 300),
+    ],
+)
+def test_a_refused_value_changes_the_calls_that_have_it(request_, name, message, sent, others):
+    one = model()
+    value = body_of(request_, one, first_habits(one))[name]
+    habits, told = learned(first_habits(one), name, value, message)
+    assert told
+    assert body_of(request_, one, habits).get(name) == sent
+    assert body_of(Request(CHAT, stop=("x",)), one, habits)[name] == others
+    assert habits.without == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("habits", "names"),
+    [
+        (Habits(), []),
+        (Habits(most=16384), ["max_tokens"]),
+        (Habits(limit="", without=frozenset({"max_tokens", LIMIT})), ["max_tokens"]),
+        (Habits(limit="max_tokens", without=frozenset({LIMIT})), []),
+        (Habits(edges=frozenset({"temperature 0", "top_p 1"})), []),
+        (Habits(edges=frozenset({"temperature above 1"})), ["temperature"]),
+    ],
+)
+def test_what_of_a_sampler_cannot_be_sent_is_told(habits, names):
+    assert not_honoured(habits) == names
 
 
 def test_what_the_configuration_says_is_sent_or_left_out():
@@ -346,11 +430,27 @@ def test_models_with_mappings_can_be_told_apart():
         ([("1", 0.9), ("x", 0.05)], ("1", "2"), (0.9 / 0.95, 0.05 / 0.95)),
         ([(" 1", 0.5), ("1", 0.25), ("2", 0.25)], ("1", "2"), (0.75, 0.25)),
         ([("1", 0.8), ("2", 0.1)], ("1", "2", "3"), (0.8, 0.1, 0.1)),
+        ([("x", 0.35), ("1", 0.3), ("2", 0.3)], ("1", "2"), (0.5, 0.5)),
+        ([("\u25811", 0.6), ("\u01202", 0.4)], ("1", "2"), (0.6, 0.4)),
+        ([("\uff11", 0.6), ("\uff12", 0.4)], ("1", "2"), (0.6, 0.4)),
     ],
 )
 def test_a_choice_that_was_not_returned_gets_no_more_than_can_be_left(top, choices, expected):
     found = choice_logprobs(tuple((token, math.log(p)) for token, p in top), choices)
     assert tuple(map(math.exp, found.values())) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "top",
+    [
+        [("I", 0.9), ("The", 0.07), ("2", 1e-3), ("1", 5e-4)],
+        [("The", 0.5), ("2", 0.1)],
+        [("I", 0.4), ("1", 0.3), ("2", 0.15)],
+        [("I", 1.0)],
+    ],
+)
+def test_an_answer_in_words_is_not_believed_from_its_tail(top):
+    assert choice_logprobs(tuple((token, math.log(p)) for token, p in top), ("1", "2")) == {}
 
 
 @given(
@@ -381,6 +481,14 @@ def test_choices_share_one_and_the_missing_stay_below_what_was_seen(entries):
         ("http://127.1.2.3/v1", True),
         ("http://LOCALHOST:1/v1", True),
         ("http://[::1]:1/v1", True),
+        ("http://0.0.0.0:8000/v1", True),
+        ("http://[::]:1/v1", True),
+        ("http://127.1:1/v1", True),
+        ("http://2130706433/v1", True),
+        ("http://[::ffff:127.0.0.1]:1/v1", True),
+        ("http://localhost.:1/v1", True),
+        ("http://10.1:1/v1", False),
+        ("http://[::ffff:10.0.0.1]:1/v1", False),
         ("https://api.openai.com/v1", False),
         ("http://localhost.example.com/v1", False),
         ("http://127.evil.com/v1", False),

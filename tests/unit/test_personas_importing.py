@@ -1,8 +1,12 @@
+import bz2
 import csv
 import gzip
+import io
 import json
+import lzma
 import random
 import tracemalloc
+import zipfile
 
 import datasets
 import pyarrow as pa
@@ -195,6 +199,24 @@ def test_tables_of_text_are_read_with_their_quotes_and_line_breaks(tmp_path, suf
         ("x.jsonl", b'{"a": ""}\n', ["a"], r"x\.jsonl:1: .* an empty one"),
         ("x.jsonl", b'"text"\n', ["a"], r"x\.jsonl:1: expected a JSON object with these columns"),
         ("x.jsonl", b'{"a"\n', ["a"], r"x\.jsonl:1: "),
+        ("x.csv", b"", ["a"], r"x\.csv: no columns there"),
+        ("x.csv", b"a,b\n1,2\n3\n", ["a"], r"x\.csv:3: 1 cells, expected 2 as in the first line"),
+        ("x.tsv", b"a\tb\n1\t2\t3\n", ["a"], r"x\.tsv:2: 3 cells, expected 2 as in the first"),
+        ("x.csv", b"a\nSings, often\n", ["a"], r"x\.csv:2: 2 cells, expected 1"),
+        ("x.csv", b"a,a\n1,2\n", ["a"], r"x\.csv: two columns a, expected one"),
+        ("x.csv.bz2", bz2.compress(b"a,b\n1\n"), ["a"], r"x\.csv\.bz2:2: 1 cells, expected 2"),
+        ("x.jsonl.xz", b'{"a": "t"}\n', ["a"], r"x\.jsonl\.xz: cannot be read"),
+        ("x.jsonl.zip", b'{"a": "t"}\n', ["a"], r"x\.jsonl\.zip: cannot be read"),
+        ("x.jsonl.bz2", b'{"a": "t"}\n', ["a"], r"x\.jsonl\.bz2: cannot be read"),
+        ("x.jsonl.gz", gzip.compress(bytes(99))[:-9], ["a"], r"x\.jsonl\.gz: cannot be read"),
+        ("x.csv.xz", lzma.compress(bytes(9999))[:60], ["a"], r"x\.csv\.xz: cannot be read"),
+        ("x.jsonl.zst", b"any", ["a"], r"x\.jsonl\.zst: cannot be unpacked here"),
+        ("x.json", b'[{"a": "t"} {"a": "u"}]', ["a"], r"x\.json: element 1 of the array: broken"),
+        ("x.json", b'[{"a": "t"},]', ["a"], r"x\.json: element 2 of the array: broken"),
+        ("x.json", b'[{"a": "t"}', ["a"], r"x\.json: element 1 of the array: broken"),
+        ("x.json", b'[,{"a": "t"}]', ["a"], r"x\.json: element 1 of the array: broken"),
+        ("x.json", b'[{"a": "t"}] [', ["a"], r"x\.json: text behind the end of the array"),
+        ("x.json", b"[" * 9999, ["a"], r"x\.json: element 1 of the array: broken JSON \(nested"),
     ],
 )
 def test_rows_that_are_not_of_the_form_are_named(tmp_path, name, data, columns, said):
@@ -330,3 +352,92 @@ def test_hashes_know_what_they_have_seen(values):
         for value in [*values, *values]:
             assert seen.add(value) == (value not in known)
             known.add(value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (pa.array([b"\xff\xfe"]), "got bytes"),
+        (pa.array([b"\x01\x02" * 8], pa.binary(16)), "got bytes with control characters"),
+        (pa.array([[("k", "v")]], pa.map_(pa.string(), pa.string())), "got tuple"),
+        (pa.array([{"a": "x"}]), "got dict"),
+        (pa.array([True]), "got bool"),
+        (pa.array([[True]]), "got bool"),
+        (pa.array([0], pa.date32()), "got date"),
+        (pa.array([float("inf")]), "got float"),
+    ],
+)
+def test_values_that_are_no_text_are_named_by_their_row(tmp_path, values, said):
+    source, out = tmp_path / "x.parquet", str(tmp_path / "out.jsonl")
+    pq.write_table(pa.table({"a": values, "text": ["Sings."]}), source)
+    with pytest.raises(UserError, match=rf"x\.parquet:row 1: column a: expected .*{said}"):
+        import_personas([str(source)], out, Columns(["text", "a"]))
+    with pytest.raises(UserError, match=r"x\.parquet:row 1: no id in a, expected text or a number"):
+        import_personas([str(source)], out, Columns(["text"], [], "a"))
+
+
+def test_numbers_are_written_out_bytes_are_text_and_what_is_no_number_is_nothing(tmp_path):
+    source, out = tmp_path / "x.parquet", str(tmp_path / "out.jsonl")
+    columns = {"a": ["Sings.", "Cooks."], "b": [float("nan"), 1.5], "c": ["caf\xe9".encode(), b"x"]}
+    pq.write_table(pa.table(columns | {"id": [7, 8]}), source)
+    import_personas([str(source)], out, Columns(["a", "b", "c"], [], "id"))
+    said = [(persona.profile, persona.given_id) for persona in read_personas([out])]
+    assert said == [("Sings. caf\xe9", "7"), ("Cooks. 1.5 x", "8")]
+    (tmp_path / "nan.jsonl").write_text('{"id": NaN, "profile": "Sings.", "personality": NaN}\n')
+    [persona] = read_personas([str(tmp_path / "nan.jsonl")])
+    assert tuple(persona) == ("Sings.", "", None)
+
+
+def packed(data: bytes, how: str) -> bytes:
+    if how == "zip":
+        sink = io.BytesIO()
+        with zipfile.ZipFile(sink, "w") as file:
+            file.writestr("inside", data)
+        return sink.getvalue()
+    return {"gz": gzip, "bz2": bz2, "xz": lzma}[how].compress(data)
+
+
+FORMS = {
+    "csv": b"a,b\nOne.,1\nTwo.,2\n",
+    "tsv": b"a\tb\nOne.\t1\nTwo.\t2\n",
+    "jsonl": b'{"a": "One.", "b": 1}\n{"a": "Two.", "b": 2}\n',
+    "json": b'[{"a": "One.", "b": 1}, {"a": "Two.", "b": 2}]',
+}
+
+
+@pytest.mark.parametrize("how", ["gz", "bz2", "xz", "zip"])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_may_be_compressed_alone_or_in_a_folder(tmp_path, form, how):
+    folder = tmp_path / "hub"
+    (folder / "data").mkdir(parents=True)
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "x.parquet").write_text("of the hub's own")
+    for name in ("dataset_infos.json", "dataset_info.json", "README.md"):
+        (folder / name).write_text("{}")
+    file = folder / "data" / f"train.{form.upper()}.{how}"
+    file.write_bytes(packed(FORMS[form], how))
+    for source in (file, folder):
+        import_pool([str(source)], "profile", str(tmp_path / "out.jsonl"), ["a"])
+        assert texts_of(tmp_path / "out.jsonl") == ["One.", "Two."]
+
+
+@pytest.mark.parametrize("state", ["{}", "[]", "no JSON", '{"_data_files": 3}', "[" * 9999])
+def test_a_state_json_of_somebody_else_is_passed_over(tmp_path, state):
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "state.json").write_text(state)
+    (tmp_path / "hub" / "train.json").write_bytes(FORMS["json"])
+    import_pool([str(tmp_path / "hub")], "profile", str(tmp_path / "out.jsonl"), ["a"])
+    assert texts_of(tmp_path / "out.jsonl") == ["One.", "Two."]
+
+
+def test_a_cell_may_be_long(tmp_path):
+    (tmp_path / "x.csv").write_text("a\n" + "word " * 100_000 + "\n")
+    import_pool([str(tmp_path / "x.csv")], "profile", str(tmp_path / "out.jsonl"), ["a"])
+    assert [len(text) for text in texts_of(tmp_path / "out.jsonl")] == [499_999]
+
+
+def test_names_of_columns_may_hold_dots(tmp_path):
+    pq.write_table(pa.table({"a": ["One."], "a.b": ["Two."]}), tmp_path / "x.parquet")
+    for name, text in (("a", "One."), ("a.b", "Two.")):
+        import_pool([str(tmp_path / "x.parquet")], "profile", str(tmp_path / "out"), [name])
+        assert texts_of(tmp_path / "out") == [text]

@@ -2,7 +2,13 @@ import errno
 import os
 
 import pytest
-from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    UnauthorizedSSOTokenError,
+)
+from s3fs.errors import translate_boto_error
 
 from aloe.errors import UserError, WorldFault
 from aloe.storage import Store
@@ -22,11 +28,22 @@ def translated(error: ClientError, to: type[OSError]) -> OSError:
     return found
 
 
+def both(status: int, code: str) -> tuple[Exception, Exception]:
+    """As botocore raises it, and as s3fs does."""
+    found = answer(status, code)
+    return found, translate_boto_error(found)
+
+
+CREDENTIALS = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired")
+BUSY = ("RequestTimeout", "SlowDown")
+SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBUSY, errno.ENOTCONN, errno.ENOLCK)
 STAYS, PASSES, USER = False, True, None
 TABLE = [
     ("/run/x", OSError(errno.ENOSPC, "No space left on device"), STAYS),
     ("/run/x", OSError(errno.EDQUOT, "Disk quota exceeded"), STAYS),
     ("/run/x", OSError(errno.EROFS, "Read-only file system"), STAYS),
+    ("/run/x", RuntimeError("PytorchStreamWriter failed writing file data/0"), STAYS),
+    ("/run/x", Exception("I/O error: No space left on device (os error 28)"), STAYS),
     ("/run/x", OSError(errno.EIO, "Input/output error"), PASSES),
     ("/run/x", PermissionError(errno.EACCES, "Permission denied"), USER),
     ("/run/x", FileNotFoundError(errno.ENOENT, "No such file"), USER),
@@ -37,9 +54,19 @@ TABLE = [
     (S3, answer(500, "InternalError"), PASSES),
     (S3, answer(429, "TooManyRequests"), PASSES),
     (S3, translated(answer(404, "NoSuchBucket"), FileNotFoundError), USER),
+    *((S3, error, STAYS) for code in CREDENTIALS for error in both(400, code)),
+    *((S3, error, PASSES) for code in BUSY for error in both(400, code)),
+    *((S3, error, PASSES) for error in both(409, "OperationAborted")),
+    (S3, answer(400, "400"), STAYS),  # what a HEAD tells of the same
+    (S3, answer(400, "QuotaExceeded"), STAYS),
+    (S3, answer(507, "InsufficientStorage"), STAYS),
+    (S3, answer(400, "InvalidBucketName"), USER),
+    (S3, answer(400, "EntityTooLarge"), USER),
+    (S3, UnauthorizedSSOTokenError(), STAYS),
     (S3, EndpointConnectionError(endpoint_url="http://127.0.0.1:9"), PASSES),
     (S3, ConnectTimeoutError(endpoint_url="http://127.0.0.1:9"), PASSES),
     (S3, TimeoutError(), PASSES),
+    *(("/run/x", OSError(number, os.strerror(number)), PASSES) for number in SHORT),
 ]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aloe.errors import UserError
+from aloe.errors import UserError, WorldFault
 from aloe.schema import PROMPTS, SFT
 from aloe.storage import Store
 from aloe.storage.tables import new_file, new_table, read_parts, read_rows
@@ -92,3 +93,42 @@ def test_parts_come_in_order_of_their_names(store):
     parts = list(read_parts(store, "parts", PROMPTS, ["prompt_id"]))
     assert parts == [[{"prompt_id": "2"}], [{"prompt_id": "0"}], [{"prompt_id": "1"}]]
     assert list(read_parts(store, "nowhere", PROMPTS)) == []
+
+
+@pytest.fixture
+def full_disk(tmp_path, monkeypatch):
+    """A store whose files `x` and `x.parquet` are written to /dev/full."""
+    monkeypatch.setattr("aloe.storage.tables.uuid.uuid4", lambda: SimpleNamespace(hex="new"))
+    for name in ("x", "x.parquet"):
+        (tmp_path / f"{name}.new.partial").symlink_to("/dev/full")
+    return Store(str(tmp_path))
+
+
+def test_a_disk_that_fills_while_a_table_is_written_is_the_worlds_fault(full_disk):
+    with (
+        pytest.raises(WorldFault, match=r"x\.parquet: cannot be written \(.*No space") as fault,
+        new_table(full_disk, "x.parquet", PROMPTS) as add,
+    ):
+        add(prompts(2500))
+    assert not fault.value.passes
+    assert full_disk.names() == ["x.new.partial"]
+
+
+def test_a_disk_that_fills_while_a_file_is_written_is_the_worlds_fault(full_disk):
+    with (
+        pytest.raises(WorldFault, match=r"x: cannot be written \(.*No space"),
+        new_file(full_disk, "x") as path,
+        path.open("w") as file,
+    ):
+        file.write("text")
+
+
+def test_what_else_fails_while_a_file_is_written_stays_as_it_is(store):
+    with pytest.raises(TimeoutError), new_file(store, "x"):
+        raise TimeoutError("of a model")
+
+
+def test_a_file_that_is_no_parquet_is_named(store):
+    store.write_text("c.parquet", "garbage")
+    with pytest.raises(UserError, match=r"c\.parquet: not a Parquet file"):
+        list(read_rows(store, "c.parquet", PROMPTS))

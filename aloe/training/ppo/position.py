@@ -6,12 +6,12 @@ training/ppo/state/<updates>.json       `Position`; written last, so what it nam
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from aloe.errors import UserError
 from aloe.storage import Store, Usage
+from aloe.storage.records import fitting, read_record
 from aloe.training.protocol import Measured
 
 
@@ -45,9 +45,8 @@ def read_position(store: Store, folder: str, ranks: dict[str, int]) -> Position 
     names = [name for name in store.names(folder, "state") if name.endswith(".json")]
     if not names:
         return None
-    found = json.loads(store.read_text(folder, "state", names[-1]))
-    found["measured"] = [Measured(**row) for row in found["measured"]]
-    position = Position(**found)
+    state = f"{folder}/state"
+    position = read_record(store, f"{state}/{names[-1]}", "a position", _position, remove=state)
     if position.ranks != ranks:
         raise UserError(
             f"placements of training.ppo: {ranks} ranks, but {store.url(folder, 'state')} was kept "
@@ -55,3 +54,8 @@ def read_position(store: Store, folder: str, ranks: dict[str, int]) -> Position 
             "another folder"
         )
     return position
+
+
+def _position(values: Any) -> Position:
+    fitting(Position, values)
+    return Position(**{**values, "measured": [Measured(**row) for row in values["measured"]]})
