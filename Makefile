@@ -27,11 +27,11 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 
 bench: $(INSTALLED) $(BENCH_INSTALLED)
-	for name in startup rollout_throughput prefix_cache scaling persona_filter recovery dpo_step tree_length episode_packing storage; do \
+	for name in startup rollout_throughput prefix_cache scaling persona_filter recovery dpo_step tree_length episode_packing storage environments; do \
 	    $(BIN)/python benchmarks/$$name.py --json runs/bench/$$name.json || exit 1; done
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-verifiers runs
 
 # --no-deps: the lists are complete, so no resolver runs and nothing unasked comes in.
 $(INSTALLED): requirements/$(REQUIREMENTS).txt requirements/install.sh pyproject.toml
