@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+BY_NAME = ROOT / "aloe" / "environments" / "found_by_name"
 SAID = ("How lovely! What is it?", "How lovely!", "How lovely. What is it?", "How lovely.")
 
 
@@ -127,7 +128,7 @@ def main() -> None:
     with scripted_server() as url:
         told = subprocess.run(
             [python, __file__, "--play", url, "--turns", str(arguments.turns)],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{BY_NAME}"},
             stdout=subprocess.PIPE,
             text=True,
             check=False,
