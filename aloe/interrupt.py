@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -19,6 +20,8 @@ from aloe.errors import TRY_AGAIN
 _END_WITHIN_S = 8.0
 """After SIGTERM: for engines to close and a manifest to be written. What is finished is on disk
 already, so a process that hangs is ended then."""
+_CLOSING_S = 2.0
+"""Of that, what is left for engines to close."""
 _RAYS_TERM_S = 2.0
 """`ray job stop` sends SIGKILL 3 s after SIGTERM."""
 
@@ -29,6 +32,7 @@ class Terminated(KeyboardInterrupt):
 
 _seen: KeyboardInterrupt | None = None
 _armed = False
+_delay_s = 0.0
 
 
 @contextmanager
@@ -44,6 +48,17 @@ def interruptible() -> Iterator[None]:
         _armed = False
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ending_after(seconds: float) -> Iterator[None]:
+    """Within the block SIGTERM is raised that much later: others finish what they have begun."""
+    global _delay_s  # one process, one stage
+    _delay_s = seconds
+    try:
+        yield
+    finally:
+        _delay_s = 0.0
 
 
 def rearm() -> None:
@@ -95,4 +110,6 @@ def _terminated() -> Terminated:
     ending = threading.Timer(within_s, os._exit, (TRY_AGAIN,))
     ending.daemon = True
     ending.start()
+    if _delay_s + _CLOSING_S <= within_s:
+        time.sleep(_delay_s)
     return _seen

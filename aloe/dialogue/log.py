@@ -4,7 +4,7 @@
     dialogue/open/<part>/<number>.ends      branches of them that have ended (ERRORS, Parquet)
 
 On a disk a turn is written before its branch goes on. An object store is paid by the request: what
-is finished within `_WINDOW_S` goes into one file, and branches do not wait for it.
+is finished within `WINDOW_S` goes into one file, and branches do not wait for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ Row = dict[str, Any]
 Write = Callable[[int, list[Row], list[Row]], Awaitable[None]]
 
 STAGE = "dialogue"
-_WINDOW_S = 2.0
+WINDOW_S = 2.0
+"""Seconds within which what is finished goes into one file of an object store."""
 
 
 class Logged(NamedTuple):
@@ -80,7 +81,7 @@ class TurnLog:
             remote: the log lies in an object store.
         """
         self._write, self._number = write, files
-        self._window_s = _WINDOW_S if remote else 0.0
+        self._window_s = WINDOW_S if remote else 0.0
         self._turns, self._ends = list[Row](), list[Row]()
         self._batch: asyncio.Future[None] | None = None
         self._hurry = asyncio.Event()

@@ -8,7 +8,7 @@ from typing import Any
 from aloe.config import Config, speaker_settings, speakers_of
 from aloe.dialogue import parts
 from aloe.dialogue.branches import turns_per_tree
-from aloe.dialogue.log import STAGE
+from aloe.dialogue.log import STAGE, WINDOW_S
 from aloe.dialogue.parts import Plan
 from aloe.dialogue.start import check_start, write_starts
 from aloe.dialogue.worker import RolloutWorker
@@ -18,14 +18,17 @@ from aloe.engines.board import board
 from aloe.engines.pool import open_pools, pooled_models
 from aloe.engines.start import imports_of
 from aloe.errors import StageFailed, StageStopped
+from aloe.interrupt import ending_after
 from aloe.progress import meter, say
 from aloe.roles import prompts_of
 from aloe.runtime import connect
 from aloe.storage import Manifest, Store, stage_manifest
+from aloe.storage.s3 import is_s3
 from aloe.verifiable.wordings import wordings_version
 
 _INDIFFERENT = {"actors", "part_size", "prompts", "start"}
 """Keys that do not decide what is said; of prompts their version does."""
+_UPLOAD_S = 1.0
 _TRUNCATED_SHARE = 0.05
 """Share of replies that max_tokens ended, beyond which a rollout says so."""
 
@@ -155,9 +158,11 @@ def _roll_out(
         }
         rows = [{"part": part} for part in todo]
         fault = ""
-        for row in run_rows(rows, RolloutWorker, arguments, actors, gpus, in_flight):
-            advance(int(row["trees"]))
-            fault = fault or str(row["fault"])
+        # What is finished when SIGTERM comes is in an object store that much later.
+        with ending_after(WINDOW_S + _UPLOAD_S if is_s3(store.root) else 0.0):
+            for row in run_rows(rows, RolloutWorker, arguments, actors, gpus, in_flight):
+                advance(int(row["trees"]))
+                fault = fault or str(row["fault"])
     return fault
 
 

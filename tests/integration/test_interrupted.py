@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -105,6 +106,26 @@ def test_ctrl_c_ends_in_seconds_and_leaves_a_run_to_go_on_with(tmp_path, prepare
     rows = store.read_table("dialogue/nodes", NODES, ["tree_id", "node_id"]).to_pylist()
     assert len({row["tree_id"] for row in rows}) == TREES
     assert len({row["node_id"] for row in rows}) == len(rows)
+
+
+def test_on_s3_sigterm_ends_when_what_was_told_is_written(bucket, prepared):
+    config, store = prepared(f"{bucket}/terminated")
+    process = rollout(config)
+    seconds = strike_in_the_middle(process, store, signal.SIGTERM)
+    errors = process.stderr.read()
+    assert process.returncode == 75, errors[-3000:]
+    assert seconds < 10
+    told = int(re.findall(r"turns (\d+)/", errors)[-1])
+    kept = [
+        store.read_table(f"dialogue/nodes/{name}", NODES, ["role"])["role"].to_pylist()
+        for name in store.names("dialogue", "nodes")
+    ]
+    for part in store.names("dialogue", "open"):
+        kept.append(store.read_table(f"dialogue/open/{part}", NODES, ["role"])["role"].to_pylist())
+    assert sum(roles.count("user") for roles in kept) >= told > 0
+    finish(config)
+    rows = store.read_table("dialogue/nodes", NODES, ["tree_id"]).to_pylist()
+    assert len({row["tree_id"] for row in rows}) == TREES
 
 
 def test_sigterm_ends_within_10_s_with_code_75_and_loses_no_tree(tmp_path, prepared):
