@@ -98,7 +98,7 @@ def persona_of(
     told = (row["persona_id"], row["profile"], row["personality"])
     kinds = tuple(row["preferences"] or ())
     plan = Person(row["twin_id"], kinds, wordings, topics) if planned else None
-    return Persona(*told, kinds, row["twin_id"], plan)
+    return Persona(*told, kinds, row.get("twin_id"), plan)
 
 
 @dataclass(frozen=True)

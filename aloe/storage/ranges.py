@@ -88,8 +88,9 @@ def parquet_named(url: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the file's
-            raise
+        missing = isinstance(error, FileNotFoundError)
+        if missing or (isinstance(error, OSError) and error.errno is not None):
+            raise  # the disk's or the store's, not the file's
         raise UserError(f"{url}: not a Parquet file ({' '.join(str(error).split())})") from error
 
 

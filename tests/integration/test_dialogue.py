@@ -54,6 +54,7 @@ def test_a_rerun_is_identical_byte_for_byte_and_a_resume_fills_the_gaps(prepared
         "comparisons": 9 * 3,
         "failed_trees": 0,
         "truncated": 0,
+        "selected": 0,
         "ties": 0,
         "failed_turns": 0,
         "context_ends": 0,

@@ -15,11 +15,12 @@ import pytest
 from chat_server import ChatServer, Post, Reply, usage
 from vllm_server import vllm_server
 
-from aloe.config import DialogueConfig, OpenAIModel, Price, Sampling
+from aloe.config import DialogueConfig, OpenAIModel, Price, Sampling, ScriptedModel
 from aloe.dialogue.tree import TreeSeed, grow_tree
 from aloe.engines import Completion, Request
 from aloe.engines.openai import OpenAIEngine, check_server, list_models
 from aloe.engines.price import cost_usd
+from aloe.engines.scripted import ScriptedEngine
 from aloe.errors import CallFailed, EngineError, MalformedAnswer, WorldFault
 from aloe.roles import Persona, prefer
 from aloe.roles.asking import ask
@@ -448,16 +449,20 @@ def test_a_whole_tree_is_rolled_out_through_vllms_server(remote):
 
     async def grow():
         engine = OpenAIEngine("remote", remote)
-        return await grow_tree(start, dict.fromkeys(ROLES, engine), config)
+        # This model answers no question with a digit, which is all that a judge may say.
+        judge = ScriptedEngine("script", ScriptedModel(backend="scripted"))
+        engines = dict.fromkeys(ROLES, engine) | {"judge": judge}
+        return await grow_tree(start, engines, config)
 
     rows = asyncio.run(grow()).rows
     assert pa.Table.from_pylist(rows, schema=NODES).num_rows == len(rows) == 6
     assert [row["role"] for row in rows] == ["user", "guided", "unguided"] * 2
     assert all(row["text"] for row in rows)
-    for row in rows:
-        for call in row["calls"]:
-            assert min(call["prompt_tokens"], call["completion_tokens"], call["cost_usd"]) > 0
-    total = Usage.of_calls(call for row in rows for call in row["calls"])
+    calls = [call for row in rows for call in row["calls"] if call["model"] == "remote"]
+    assert len(calls) == 2 * 4
+    for call in calls:
+        assert min(call["prompt_tokens"], call["completion_tokens"], call["cost_usd"]) > 0
+    total = Usage.of_calls(calls)
     # Each reply goes on from a history that the server has read before.
     assert 0 < total.cached_tokens < total.prompt_tokens
     tokens = total.prompt_tokens, total.cached_tokens, total.completion_tokens

@@ -167,8 +167,9 @@ def test_what_is_missing_or_no_parquet_is_named(store):
     store.write_text("text.parquet", "no Parquet")
     with pytest.raises(UserError, match=r"text\.parquet: not a Parquet file"):
         store.read_table("text.parquet", PERSONAS, ["split"])
+    store.write_table("other.parquet", [{"persona_id": "p"}], PERSONAS)
     with pytest.raises(UserError, match=r"aloe\.table is personas, expected nodes"):
-        read_slice(store, "personas.parquet", NODES, np.array([0]))
+        read_slice(store, "other.parquet", NODES, np.array([0]))
 
 
 def test_a_footer_longer_than_the_first_request_is_read_whole(store):
