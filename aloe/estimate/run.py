@@ -17,6 +17,7 @@ from aloe.estimate.stages import (
     estimate_evaluation,
     estimate_personas,
     estimate_ppo,
+    estimate_rounds,
 )
 from aloe.personas import check_personas, look_at_given
 from aloe.personas.growth import growth_of
@@ -40,6 +41,10 @@ class Estimate:
     max_cost_usd: float | None
 
 
+_LIKE = {"training/ppo": "evaluation", "training/rounds": "dialogue"}
+"""Stages whose items are like those of another."""
+
+
 def estimate_run(config: Config, items: int) -> Estimate:
     """Hold a few requests, trees and cases with the configured engines and multiply.
 
@@ -59,9 +64,9 @@ def estimate_run(config: Config, items: int) -> Estimate:
     if config.personas.given:  # nobody speaks in it
         stages.remove("personas")
     open_stages = [name for name in stages if not is_complete(store, name)]
-    own = {name: sample_of(name, config, store) for name in open_stages if name != "training/ppo"}
-    if "training/ppo" in open_stages:  # its episodes are like the benchmark's cases
-        own.setdefault("evaluation", sample_of("evaluation", config, store))
+    asked = {_LIKE.get(name, name) for name in open_stages}
+    own = {name: sample_of(name, config, store) for name in stages if name in asked}
+    own |= {name: sample_of(name, config, store) for name in sorted(asked - own.keys())}
     missing = [name for name, sample in own.items() if not enough(sample)]
     samples, probe = dict(own), Usage()
     with ExitStack() as stack:
@@ -78,7 +83,7 @@ def estimate_run(config: Config, items: int) -> Estimate:
         if name not in open_stages:
             found.append(StageEstimate(name, 0, SPEAKING[name], "complete"))
             continue
-        key = "evaluation" if name == "training/ppo" else name
+        key = _LIKE.get(name, name)
         source = "probe" if key in missing else "run"
         looked = Looked(config, store, samples[key], source, items)
         match name:
@@ -86,6 +91,8 @@ def estimate_run(config: Config, items: int) -> Estimate:
                 found.append(estimate_personas(looked))
             case "dialogue":
                 found.append(estimate_dialogue(looked, talking))
+            case "training/rounds":
+                found.append(estimate_rounds(looked, talking))
             case "training/ppo":
                 found.append(estimate_ppo(looked))
             case "evaluation":

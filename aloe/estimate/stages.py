@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aloe.config import ActorPool, Config, ModelConfig, PpoConfig, VllmModel, speakers_of
-from aloe.dialogue.branches import branches_by_turn
+from aloe.dialogue.branches import branches_by_turn, nodes_per_turn
 from aloe.dialogue.parts import total as done_so_far
 from aloe.engines.actors import most_open
 from aloe.estimate import numbers
@@ -26,6 +26,7 @@ from aloe.storage import Store
 SPEAKING = {
     "personas": "requests",
     "dialogue": "trees",
+    "training/rounds": "conversations",
     "training/ppo": "episodes",
     "evaluation": "cases",
 }
@@ -186,6 +187,27 @@ def estimate_dialogue(looked: Looked, trees: int) -> StageEstimate:
         [sample],
         lambda drawn: left * drawn[0].mean(axis=0),
         models,
+        config.dialogue.actors,
+    )
+
+
+def estimate_rounds(looked: Looked, trees: int) -> StageEstimate:
+    """Conversations of all rounds, like the trees of the dialogue but for their replies.
+
+    Rounds that are complete are counted too, as a round's conversations cost what they did before.
+    """
+    config, rounds = looked.config, looked.config.training.rounds
+    assert rounds is not None
+    left = len(rounds.steps) * min(rounds.conversations or trees, trees)
+    branches = branches_by_turn(config.dialogue)
+    replies = nodes_per_turn(config.dialogue) - 1
+    sample = np.array([numbers.of_tree(rows, branches) for rows in looked.sample[""]])
+    return looked.estimate(
+        "training/rounds",
+        left,
+        [sample],
+        lambda drawn: left * drawn[0].mean(axis=0) * rounds.samples / replies,
+        speakers_of(config, [config.roles.user, config.roles.inducer, config.roles.unguided]),
         config.dialogue.actors,
     )
 

@@ -102,7 +102,9 @@ def _write(config: Config, store: Store, prompts: Prompts) -> dict[str, int]:
         **counts,
         "pairs_train": splits["train"],
         "pairs_validation": splits["validation"],
-        "comparisons_without_pair": counts["comparisons"] - counts["pairs"],
+        # In the twin's conversation the pair of a turn is another.
+        "comparisons_without_pair": counts["comparisons"]
+        - counts["pairs"] // (1 + config.preferences.twins),
     }
 
 
