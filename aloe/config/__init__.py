@@ -211,6 +211,11 @@ class Config(Section):
                     "with planned hints"
                 )
         for name, target in self.evaluation.policies.items():
+            if target in ("rounds", "dpo", "ppo") and getattr(self.training, target) is None:
+                raise ValueError(
+                    f"evaluation.policies.{name}: {target} is not trained, as training.{target} is "
+                    "null"
+                )
             if not target.startswith("program:"):
                 continue
             known = get_args(ProgramPolicy)
@@ -248,6 +253,14 @@ class Config(Section):
                 "dialogue.select: expected personas.twins with planned hints, as it goes by what "
                 "has been hinted at"
             )
+        if self.dialogue.select is not None:
+            judged = {"sft_min_met": 0.0, "sft_rows": "all", "drop_disagreements": False}
+            for name, default in judged.items():
+                if getattr(self.preferences, name) != default:
+                    raise ValueError(
+                        f"preferences.{name}: expected {default} with dialogue.select, where SFT "
+                        "learns what was selected and nothing is judged"
+                    )
         if self.preferences.twins and (self.dialogue.select is None or twins.hints != "program"):
             raise ValueError(
                 "preferences.twins: expected dialogue.select, and personas.twins with hints: "
@@ -266,10 +279,10 @@ class Config(Section):
                     f"training.rounds: roles.unguided is {self.roles.unguided!r}, expected a vLLM "
                     "model, which serves each round's checkpoint"
                 )
-        if twins.planned and self.dialogue.start:
+        if twins.count and self.dialogue.start:
             raise ValueError(
-                "dialogue.start: expected none, as a program plans what twins hint at from the "
-                "first turn on"
+                "dialogue.start: expected none with personas.twins, who share all that is said "
+                "before they differ"
             )
 
 

@@ -130,7 +130,9 @@ def _borrow_personas(run: Store, store: Store, items: int) -> bool:
     personas = run.read_table("personas/personas.parquet", PERSONAS).to_pylist()
     rows: list[dict[str, Any]] = []
     for benchmark in (False, True):
-        rows += [row for row in personas if (row["split"] == "benchmark") == benchmark][:items]
+        found = [row for row in personas if (row["split"] == "benchmark") == benchmark]
+        whole = items % 2 if found and found[0]["twin_id"] else 0  # twins stand side by side
+        rows += found[: items + whole]
     store.write_table("personas/personas.parquet", rows, PERSONAS)
     Manifest("personas", {}, manifest.fingerprint, complete=True).save(store)
     return True

@@ -21,8 +21,8 @@ Row = dict[str, Any]
 Exchange = tuple[str, str]
 """What the user said and what the policy answered."""
 Known = tuple[Sequence[float], Sequence[float]]
-"""By turn: nats of information about the user's type in its messages so far, and the largest share
-of its preferences that a reply to them can be expected to meet."""
+"""By turn: nats of information about the user's type in its messages so far, and the share of its
+preferences that the best reply to them meets: expected, or of who goes by a probe."""
 Observer = Callable[[Row, str, Sequence[Exchange]], Known]
 """Of a persona, the policy that talked with it, and all exchanges."""
 
@@ -116,5 +116,6 @@ def _of_probabilities(kinds: Sequence[str], found: Mapping[str, FloatArray]) -> 
     """From P(kind) by turn, float64 (turns,) for each kind that the person may like."""
     liked = np.stack([found[kind] for kind in kinds])
     told = np.log(2 * liked).sum(axis=0)
-    best = np.maximum(liked, 1 - liked).mean(axis=0)
-    return list(told), list(best)
+    # Whoever goes by the probe is right where it is, not where it is sure.
+    met = np.where(np.isclose(liked, 0.5), 0.5, liked > 0.5).mean(axis=0)
+    return list(told), list(met)

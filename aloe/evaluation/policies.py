@@ -17,7 +17,10 @@ _TRAINED = ("sft", "rounds", "dpo", "ppo")
 def stages_before(config: Config) -> list[str]:
     """Stages that must be complete: the personas, and the training of each policy of this run."""
     targets = set(config.evaluation.policies.values())
-    return ["personas", *(f"training/{name}" for name in _TRAINED if name in targets)]
+    twins = config.personas.twins
+    # What users tell who are models is found by a probe, which is trained on the dialogues.
+    talk = ["dialogue"] if twins.count and twins.hints != "program" else []
+    return ["personas", *talk, *(f"training/{name}" for name in _TRAINED if name in targets)]
 
 
 def policy_model(config: Config, store: Store, target: str) -> ModelConfig:

@@ -22,6 +22,8 @@ SKILLS = ("reads", "remembers", "untold")
 """Of the kinds that a user likes: hinted at in the message that is answered; hinted at before, and
 not now; not hinted at so far."""
 
+_TWINS = 2
+
 Row = dict[str, Any]
 Counts = FloatArray
 """float64 (skills, 2): kinds that were met, and kinds."""
@@ -48,15 +50,15 @@ def skills(config: Config, scores: pa.Table, heldout: Iterable[Row]) -> dict[str
     for policy, cases in replies.items():
         condition = settings.condition(policy)
         assert condition.wordings is not None and condition.topics is not None
-        units: dict[str, Counts] = {}
+        units: dict[str, list[Counts]] = {}
         for name, case in cases.items():
             persona = persona_of(people[name], True, condition.wordings, condition.topics)
             assert persona.plan is not None
             counts = count_skills(persona.plan, [case[turn] for turn in sorted(case)])
-            twin = persona.sampled_as
-            units[twin] = units.get(twin, np.zeros_like(counts)) + counts
+            units.setdefault(persona.sampled_as, []).append(counts)
+        whole = [sum(both) for both in units.values() if len(both) == _TWINS]
         found[policy] = _shares(
-            np.stack(list(units.values())),
+            np.stack(whole) if whole else np.zeros((1, len(SKILLS), 2)),
             settings.bootstrap_samples,
             settings.confidence,
             derive_seed(config.run.seed, "bootstrap"),
@@ -90,6 +92,8 @@ def _shares(
             found[skill] = dict.fromkeys(("value", "low", "high"))
             continue
         shares = drawn[:, place, 0] / np.where(drawn[:, place, 1], drawn[:, place, 1], np.nan)
-        low, high = np.nanquantile(shares, tails)
-        found[skill] = {"value": met / there, "low": float(low), "high": float(high)}
+        found[skill] = {"value": met / there, "low": None, "high": None}
+        if len(counts) > 1:
+            low, high = np.nanquantile(shares, tails)
+            found[skill] |= {"low": float(low), "high": float(high)}
     return found

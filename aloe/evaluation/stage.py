@@ -81,8 +81,14 @@ def evaluate_policies(config: Config, store: Store) -> Manifest:
     ]
     twins = {row["persona_id"]: row["twin_id"] for row in heldout if row["twin_id"]}
     finished = cases_by_policy(scores)
+    units = {policy: by_twins(finished[policy], twins) for policy in cases}
+    if alone := [policy for policy, found in units.items() if not found]:
+        raise StageFailed(
+            f"{', '.join(alone)}: of no pair of twins both cases are there, see "
+            f"{store.url(STAGE, 'errors')}; --retry-failed tries them again"
+        )
     results = benchmark_results(
-        {policy: by_twins(finished[policy], twins) for policy in cases},
+        units,
         config.evaluation.baseline,
         config.evaluation.bootstrap_samples,
         config.evaluation.confidence,

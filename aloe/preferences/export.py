@@ -63,6 +63,11 @@ def published_conversation(tree: list[Node]) -> dict[str, Any]:
 
     A tree that goes on from a given conversation has that as ``history``.
     """
+    if any(node["selected"] is not None for node in tree):
+        raise UserError(
+            f"tree {tree[0]['tree_id']}: its replies were selected (dialogue.select), not "
+            "judged in pairs as in the published data set; expected --format hf, trl or openrlhf"
+        )
     turns = [
         {
             "user": view.user["text"],

@@ -36,7 +36,8 @@ def rows_of_selected(
     if config.twins:
         pairs = list(_twin_pairs(views, config, twins, people, prompts))
     else:
-        pairs = [pair_row(view, prompts) for view in map(_best_and_worst, views) if view]
+        opposed = [_best_and_worst(view, config.min_margin) for view in views]
+        pairs = [pair_row(view, prompts) for view in opposed if view is not None]
     return TreeRows(
         [sft_row(view, prompts) for view in learned],
         pairs,
@@ -69,10 +70,11 @@ def _exemplary(view: TurnView) -> TurnView | None:
     return replace(view, preferred=selected[0]) if selected else None
 
 
-def _best_and_worst(view: TurnView) -> TurnView | None:
-    """The turn with two replies that differ in what they meet of what was hinted at."""
+def _best_and_worst(view: TurnView, margin: float) -> TurnView | None:
+    """The turn with the two replies that differ most in what they meet of what was hinted at."""
     replies = sorted((view.preferred, *view.siblings), key=lambda node: -float(node["met"]))
-    if replies[0]["met"] == replies[-1]["met"]:
+    difference = replies[0]["met"] - replies[-1]["met"]
+    if not difference or difference < margin:
         return None
     return replace(view, preferred=replies[0], rejected=replies[-1])
 

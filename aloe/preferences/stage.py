@@ -87,8 +87,10 @@ def _write(config: Config, store: Store, prompts: Prompts) -> dict[str, int]:
             )
             splits.update(pair["split"] for pair in rows.pairs)
             sft_splits.update(row["split"] for row in rows.sft)
+        trained = (config.training.dpo, config.training.reward)
+        needs_pairs = any(options is not None for options in trained)
         for split in ("train", "validation"):
-            if not splits[split]:
+            if needs_pairs and not splits[split]:
                 raise StageFailed(
                     f"no {split} pair among {counts['turns']} turns; see preferences.min_margin, "
                     "drop_disagreements and validation_share"

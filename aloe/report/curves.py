@@ -146,6 +146,7 @@ def _curve_with_band(
     turns, values, lows, highs = (
         [point[key] for point in points] for key in ("turn", "value", "low", "high")
     )
+    sure = [(low, high) for low, high in zip(lows, highs, strict=True) if low is not None]
     band = scatter(name, turns + turns[::-1], highs + lows[::-1], "lines") | {
         "fill": "toself",
         "fillcolor": color,
@@ -159,11 +160,11 @@ def _curve_with_band(
         "marker": {"color": color, "symbol": symbol, "size": 8},
         "hoverinfo": "text",
         "hovertext": [
-            plain(f"{name}  {value:.2f}  [{low:.2f}, {high:.2f}]")
+            plain(f"{name}  {value:.2f}" + ("" if low is None else f"  [{low:.2f}, {high:.2f}]"))
             for value, low, high in zip(values, lows, highs, strict=True)
         ],
     }
-    return [band, curve]
+    return [band, curve] if sure else [curve]
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Figure]:

@@ -9,7 +9,7 @@ from aloe.report import charts, curves, page, summary, trees
 from aloe.report.drawing import draw_alignment
 from aloe.report.episodes import read_looks
 from aloe.report.pools import read_pools
-from aloe.report.twins import choose_twins
+from aloe.report.twins import choose_twins, replies_are_selected
 from aloe.storage.manifest import Manifest, load_manifest, stage_manifest
 from aloe.storage.records import run_record
 from aloe.storage.store import Store
@@ -58,11 +58,10 @@ def write_report(config: Config, store: Store) -> Manifest:
     scores = summary.evaluation_scores(manifests["evaluation"])
     metrics = summary.read_metrics(store)
     pools = read_pools(store, config.run.seed)
-    # Conversations with selected replies are no trees of pairs.
-    pairs = choose_twins(store, config.report.trees, config.run.seed)
-    shown, available = (
-        ([], 0) if pairs else trees.choose_trees(store, config.report.trees, config.run.seed)
-    )
+    most, seed = config.report.trees, config.run.seed
+    selected = replies_are_selected(store)
+    pairs = choose_twins(store, most, seed) if selected else []
+    shown, available = ([], 0) if selected else trees.choose_trees(store, most, seed)
     figures = [
         *curves.alignment_curves(scores),
         *curves.knowledge_curves(scores),

@@ -68,16 +68,23 @@ def choose_twins(store: Store, count: int, seed: int) -> list[Twins]:
 
     parts = [name for name in store.names(_FOLDER) if name.endswith(".parquet")]
     nodes: dict[str, dict[str, list[Node]]] = {}
-    for part in sorted(parts, key=rank)[:_PARTS]:
+    # Neighbours: twins may lie in two files, one after the other.
+    start = rank("parts") % max(len(parts) - _PARTS + 1, 1)
+    for part in parts[start : start + _PARTS]:
         for node in store.read_table(f"{_FOLDER}/{part}", NODES, _COLUMNS).to_pylist():
             if node["twin_id"]:
                 nodes.setdefault(node["twin_id"], {}).setdefault(node["tree_id"], []).append(node)
-    whole = [name for name, trees in nodes.items() if len(trees) > 1 and _selects(trees)]
+    whole = [name for name, trees in nodes.items() if len(trees) > 1]
     return [_twins(nodes[name]) for name in sorted(whole, key=rank)[:count]]
 
 
-def _selects(trees: dict[str, list[Node]]) -> bool:
-    return any(node["selected"] is not None for tree in trees.values() for node in tree)
+def replies_are_selected(store: Store) -> bool:
+    """Whether conversations went on with selected replies: then there are no pairs of replies."""
+    parts = [name for name in store.names(_FOLDER) if name.endswith(".parquet")]
+    if not parts:
+        return False
+    table = store.read_table(f"{_FOLDER}/{parts[0]}", NODES, ["selected"])
+    return bool(table["selected"].null_count < len(table))
 
 
 def _twins(trees: dict[str, list[Node]]) -> Twins:

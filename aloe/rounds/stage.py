@@ -11,18 +11,20 @@ import random
 import time
 from typing import Any
 
-from aloe.config import Config, SelectConfig, VllmModel
+from aloe.config import Config, SelectConfig, VllmModel, speaker_settings
 from aloe.config.training import RoundsConfig
 from aloe.dialogue import rollout_dialogues
 from aloe.errors import StageStopped, UserError
 from aloe.preferences import build_preferences
 from aloe.progress import say
+from aloe.roles import prompts_of
 from aloe.rounds.levels import rollout_levels
 from aloe.schema import PERSONAS, derive_seed, stable_id
 from aloe.storage import Manifest, Store, Usage, stage_manifest
-from aloe.storage.spending import spent_by_stage
+from aloe.storage.spending import note_spent, spent_by_stage
 from aloe.storage.tables import new_table
 from aloe.training import train_dpo, train_sft
+from aloe.verifiable.wordings import wordings_version
 
 STAGE = "training/rounds"
 
@@ -44,15 +46,27 @@ def train_rounds(config: Config, store: Store) -> Manifest:
     rounds = config.training.rounds
     if rounds is None:
         raise UserError("training.rounds: not set, expected a section")
+    prompts = prompts_of(config)
+    speaking = {role: getattr(config.roles, role) for role in ("user", "inducer", "unguided")}
     settings = {
         "seed": config.run.seed,
         "rounds": rounds.model_dump(mode="json"),
+        "base": config.training.base,
+        **{
+            kind: options.model_dump(mode="json") if options else None
+            for kind, options in _options(config, rounds).items()
+        },
+        "roles": {role: speaker_settings(config.models[name]) for role, name in speaking.items()},
+        "prompts": prompts.version("dialogue"),
+        "wordings": wordings_version(),
         "dialogue": config.dialogue.model_dump(
             mode="json", exclude={"actors", "prompts", "select"}
         ),
         "preferences": config.preferences.model_dump(mode="json"),
     }
     after = ["personas"] if rounds.start_from == "base" else ["personas", "training/sft"]
+    if config.dialogue.select is not None:  # whose curve stands beside those of the rounds
+        after.append("dialogue")
     manifest = stage_manifest(store, STAGE, settings, after=after, resume=config.run.resume)
     if manifest.complete:
         return manifest
@@ -67,8 +81,11 @@ def train_rounds(config: Config, store: Store) -> Manifest:
             folder = Store(inner.run.dir, store.options)
             _write_personas(store, folder, rounds, number, manifest.fingerprint)
             for stage in (rollout_dialogues, build_preferences, _training(rounds, number)):
-                done = stage(inner, folder)
-                usage += done.usage
+                try:
+                    stage(inner, folder)
+                finally:  # what a round has spent counts for all stages of the run
+                    usage = _spent(store, number)
+                    note_spent(store, STAGE, usage)
             curves[f"round {number}"] = levels = rollout_levels(inner, folder)
             say(
                 f"{STAGE}: round {number} of {len(rounds.steps)}: its rollout rose by "
@@ -102,12 +119,10 @@ def _round_config(config: Config, store: Store, rounds: RoundsConfig, number: in
     served = config.models[config.roles.unguided]
     assert isinstance(served, VllmModel)  # checked with the configuration
     twins = config.preferences.twins or rounds.steps[number - 1] == "dpo"
-    options = rounds.sft or config.training.sft
-    pairs = rounds.dpo or config.training.dpo
-    spent = sum(spent_by_stage(store).values(), start=Usage())
-    for before in range(1, number):
-        folder = Store(store.url(f"{STAGE}/{before:02d}"), store.options)
-        spent += sum(spent_by_stage(folder).values(), start=Usage())
+    options = _options(config, rounds)
+    pairs = options["dpo"] if rounds.steps[number - 1] == "dpo" else None
+    elsewhere = {name: usage for name, usage in spent_by_stage(store).items() if name != STAGE}
+    spent = sum(elsewhere.values(), start=_spent(store, number - 1))
     return config.model_copy(
         update={
             "run": config.run.model_copy(
@@ -128,13 +143,28 @@ def _round_config(config: Config, store: Store, rounds: RoundsConfig, number: in
             "training": config.training.model_copy(
                 update={
                     "base": base,
-                    "sft": options,
+                    "sft": options["sft"],
                     "dpo": pairs.model_copy(update={"start_from": "base"}) if pairs else None,
                     "rounds": None,
                 }
             ),
         }
     )
+
+
+def _options(config: Config, rounds: RoundsConfig) -> dict[str, Any]:
+    """Settings of the trainings in rounds, by kind; None where there is no such one."""
+    return {
+        "sft": rounds.sft or config.training.sft,
+        "dpo": (rounds.dpo or config.training.dpo) if "dpo" in rounds.steps else None,
+    }
+
+
+def _spent(store: Store, rounds: int) -> Usage:
+    """What the first so many rounds have spent, over all starts."""
+    folders = [Store(store.url(f"{STAGE}/{n:02d}"), store.options) for n in range(1, rounds + 1)]
+    spent = [usage for folder in folders for usage in spent_by_stage(folder).values()]
+    return sum(spent, start=Usage())
 
 
 def _limits(config: Config, spent: Usage) -> dict[str, Any]:

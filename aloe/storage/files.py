@@ -30,6 +30,8 @@ from aloe.errors import UserError, WorldFault
 from aloe.storage.faults import disk_fault, fault_of
 from aloe.storage.s3 import AT_ONCE, is_s3, open_fs, storage_in_use
 
+PARTIAL = ".partial"
+"""Ending of a file that is being written; it gets its name when it is whole."""
 T = TypeVar("T")
 
 _BROKE_OFF = (
@@ -86,7 +88,7 @@ def write_bytes(url: str, data: bytes, options: StorageConfig | None = None) -> 
         _written(url, partial(fs.pipe_file, path, data), options)
         return
     target = Path(path)
-    unfinished = Path(f"{target}.{uuid.uuid4().hex}.partial")
+    unfinished = Path(f"{target}.{uuid.uuid4().hex}{PARTIAL}")
 
     def write() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)

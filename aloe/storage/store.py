@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from aloe.config import Config, StorageConfig
 from aloe.errors import UserError, WorldFault
 from aloe.schema import check_version
-from aloe.storage.files import read_bytes, read_many, remotely, remove, upload, write_bytes
+from aloe.storage.files import PARTIAL, read_bytes, read_many, remotely, remove, upload, write_bytes
 from aloe.storage.ranges import ParquetSource, parquet_named, with_parquet
 from aloe.storage.s3 import AT_ONCE, is_s3, open_fs, use_storage
 
@@ -87,13 +87,17 @@ class Store:
         return self._remotely("read", parts, lambda: bool(self.fs.exists(self.path(*parts))))
 
     def names(self, *parts: str) -> list[str]:
-        """Sorted names of what lies in a folder now; empty when there is none."""
+        """Sorted names of what lies in a folder now; empty when there is none.
+
+        A file that a killed process has left half written is not there.
+        """
         folder = self.path(*parts)
         try:
             found = self._remotely("listed", parts, lambda: self.fs.ls(folder, detail=False))
         except FileNotFoundError:
             return []
-        return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in found if entry != folder)
+        names = (entry.rstrip("/").rsplit("/", 1)[-1] for entry in found if entry != folder)
+        return sorted(name for name in names if not name.endswith(PARTIAL))
 
     def finished(self, *parts: str) -> set[str]:
         """Ids of the items that lie in a folder as ``<id>.parquet``."""

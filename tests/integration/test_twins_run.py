@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 
 from aloe.config import Config
+from aloe.errors import NotResumable, UserError
 from aloe.pipeline import run_all
+from aloe.preferences.export import export_run
 from aloe.report.twins import choose_twins
+from aloe.rounds import train_rounds
 from aloe.schema import DIALOGUES, NODES, PAIRS, PERSONAS, SCORES, SFT
 from aloe.storage import Store, load_manifest
+from aloe.storage.spending import spent_by_stage
 from aloe.storage.tables import read_parts
 from aloe.verifiable import Person, conversation, hinted, share_met, twin_of
 
@@ -209,6 +213,28 @@ def test_the_page_shows_them(run):
     assert 'id="trees"' not in page
     assert "<svg" in store.read_text("report/alignment.svg")
     assert choose_twins(store, config.report.trees, config.run.seed)
+
+
+def test_other_settings_of_a_round_are_other_rounds(run):
+    config, store = run
+    steeper = config.training.sft.model_copy(update={"learning_rate": 2e-3})
+    training = config.training.model_copy(update={"sft": steeper})
+    with pytest.raises(NotResumable, match=r"sft\.learning_rate"):
+        train_rounds(config.model_copy(update={"training": training}), store)
+
+
+def test_what_rounds_have_spent_counts_for_the_run(run):
+    _, store = run
+    inner = [Store(store.url(f"training/rounds/{n:02d}")) for n in (1, 2)]
+    spent = [usage.calls for folder in inner for usage in spent_by_stage(folder).values()]
+    assert spent_by_stage(store)["training/rounds"].calls == sum(spent) > 0
+
+
+def test_selected_replies_are_exported_but_to_the_format_of_judged_pairs(run, tmp_path):
+    _, store = run
+    export_run(store, "hf", Store(str(tmp_path / "hf")))
+    with pytest.raises(UserError, match="expected --format hf, trl or openrlhf"):
+        export_run(store, "aloe", Store(str(tmp_path / "aloe")))
 
 
 def test_a_second_start_has_nothing_to_do(run):

@@ -26,7 +26,9 @@ def told(people, wordings="train", deaf=False):
     for number in people:
         kinds = draw.choice(types(PAIRS, 2))
         said = talk(number, draw.choice(types(PAIRS, 2)) if deaf else kinds, wordings)
-        found += [Told(" ".join(said[: turn + 1]), kinds) for turn in range(len(said))]
+        found += [
+            Told(" ".join(said[: turn + 1]), kinds, f"t{number}") for turn in range(len(said))
+        ]
     return found
 
 
@@ -41,18 +43,18 @@ def mean_nats(probe, items):
 
 
 def test_it_finds_what_others_tell_in_the_same_words_and_never_more_than_there_is():
-    probe = train_probe(told(range(300)), PAIRS, 0)
+    probe = train_probe(told(range(200)), PAIRS, 0)
     known = mean_nats(probe, told(range(1000, 1200)))
-    assert 0.2 < known < 2 * np.log(2)
+    assert 0.1 < known < 2 * np.log(2)
 
 
 def test_messages_that_say_nothing_of_their_writer_tell_nothing():
-    probe = train_probe(told(range(300), deaf=True), PAIRS, 0)
+    probe = train_probe(told(range(200), deaf=True), PAIRS, 0)
     assert mean_nats(probe, told(range(1000, 1200), deaf=True)) < 0.02
 
 
 def test_probabilities_of_a_pair_sum_to_1_and_what_nobody_differs_in_is_even():
-    probe = train_probe([Told("hello", ("asks",))], PAIRS, 0)
+    probe = train_probe([Told("hello", ("asks",), "t")], PAIRS, 0)
     found = probe(["hello", "no"])
     assert set(found) == {"asks", "asks_nothing", "exclaims", "calm"}
     for one, other in (("asks", "asks_nothing"), ("exclaims", "calm")):

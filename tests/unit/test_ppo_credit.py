@@ -107,6 +107,24 @@ def test_nothing_is_credited_where_nothing_was_said(case, estimator, credit):
     assert torch.allclose(place(worth, mask).sum(1), worth.sum(1), atol=1e-4)
 
 
+@pytest.mark.parametrize("samples", [4, 6])
+def test_episodes_of_equal_sums_are_worth_nothing(samples):
+    """The same rewards in another order: what rounding makes of them is no difference."""
+    draw = torch.Generator().manual_seed(samples)
+    for _ in range(50):
+        values = torch.randint(0, 4, (5,), generator=draw) / 3
+        order = [torch.randperm(5, generator=draw) for _ in range(samples)]
+        rewards = torch.stack([values[places] for places in order])
+        worth = credited(rewards, NOBODY.expand(samples), samples, "group_norm", "episode")
+        assert worth.abs().max() < 1e-4
+
+
+def test_an_episode_that_never_began_is_in_no_groups_deviation():
+    rewards = torch.tensor([[1.0], [3.0], [NAN], [NAN]])
+    worth = credited(rewards, NOBODY.expand(4), 4, "group_norm", "episode")[:2, 0]
+    assert torch.allclose(worth, torch.tensor([-(0.5**0.5), 0.5**0.5]), atol=1e-5)
+
+
 def test_summed_group_norm_gives_an_episode_mean_0_and_deviation_1():
     rewards = torch.randn(8, 3, generator=torch.Generator().manual_seed(1))
     worth = credited(rewards, NOBODY.expand(8), 4, "group_norm", "episode")[:, -1].view(2, 4)

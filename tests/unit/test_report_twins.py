@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from aloe.report.curves import alignment_curves, knowledge_curves
 from aloe.report.drawing import draw_alignment
-from aloe.report.twins import choose_twins
+from aloe.report.twins import choose_twins, replies_are_selected
 from aloe.schema import NODES
 from aloe.storage import Store
 
@@ -81,12 +83,14 @@ def test_twins_stand_side_by_side_with_what_each_reply_met(tmp_path):
     assert twins.pair[1].turns[0].met == {"asks_nothing": True, "calm": False}
 
 
-def test_trees_of_pairs_are_no_twins(tmp_path):
+@pytest.mark.parametrize("selected", [True, False])
+def test_trees_of_pairs_are_told_from_selected_replies(tmp_path, selected):
     store = Store(str(tmp_path))
+    assert not replies_are_selected(store)
     rows = [
-        node(tree, ("asks",), 1, role, on_spine=role != "unguided")
-        for tree in "ab"
+        node("a", ("asks",), 1, role, on_spine=role != "unguided")
+        | ({"selected": False} if selected and role != "user" else {})
         for role in ("user", "guided", "unguided")
     ]
     store.write_table("dialogue/nodes/00000000.parquet", rows, NODES)
-    assert choose_twins(store, 5, 0) == []
+    assert replies_are_selected(store) == selected

@@ -72,6 +72,9 @@ def test_it_is_taken_as_it_stands():
         ({"evaluation__policies": {"base": "program:best"}}, "program: and one of constant"),
         ({"evaluation__conditions": {"sft": {}}}, "conditions.sft: expected one of policies"),
         ({"evaluation__conditions": {"base": {"reads": "minds"}}}, "reads"),
+        ({"preferences__sft_min_met": 0.5}, "sft_min_met: expected 0.0 with dialogue.select"),
+        ({"preferences__drop_disagreements": True}, "drop_disagreements: expected False"),
+        ({"evaluation__policies": {"base": "ppo"}}, "ppo is not trained, as training.ppo is null"),
         ({"language": "German"}, "personas.twins: its preferences are told"),
     ],
 )

@@ -47,19 +47,28 @@ def credited(
         [rows, turns], 0 where there is no turn.
     """
     there = ~rewards.isnan()
-    known = torch.where(~there & silent[:, None], _worst(rewards), rewards)
+    # In float64, as in `baselined`: sums that are equal must not differ by their rounding.
+    known = torch.where(~there & silent[:, None], _worst(rewards), rewards).double()
     if estimator not in GROUPED:
         known = torch.where(known.isnan(), known.nanmean(0).nan_to_num(), known)
     if credit == "episode":
         lost = baselined(known, samples, _CENTRED.get(estimator, estimator)).sum(1, keepdim=True)
         if estimator == "group_norm":
-            lost = lost / (lost.view(-1, samples).std(1).repeat_interleave(samples)[:, None] + 1e-9)
-        worth = torch.zeros_like(rewards)
+            lost = _scaled(lost.view(-1, samples), there.any(1).view(-1, samples)).view(-1, 1)
+        worth = torch.zeros_like(known)
     else:
         worth = baselined(known, samples, estimator)
         lost = (worth * ~there).sum(1, keepdim=True)
     last = (there.sum(1, keepdim=True) - 1).clamp(min=0)
-    return (worth * there).scatter_add(1, last, lost) * there
+    return ((worth * there).scatter_add(1, last, lost) * there).to(rewards.dtype)
+
+
+def _scaled(sums: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    """Numbers of each group by their deviation, float64 [groups, samples]; absent ones apart."""
+    count = there.sum(1, keepdim=True)
+    mean = (sums * there).sum(1, keepdim=True) / count.clamp(min=1)
+    squares = ((sums - mean) * there).square().sum(1, keepdim=True)
+    return sums / ((squares / (count - 1).clamp(min=1)).sqrt() + 1e-9)
 
 
 def _worst(rewards: torch.Tensor) -> torch.Tensor:
