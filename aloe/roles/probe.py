@@ -95,11 +95,13 @@ def probe(
         StageStopped: it may work later.
     """
     found, spent = [], 0
+    asked = sum(isinstance(model, OpenAIModel) for model in models.values())
     for name, model in models.items():
         if isinstance(model, VllmModel):
             found.append(_look(name, model, roles[name]))
         elif isinstance(model, OpenAIModel):
-            most = max(_FEWEST_REQUESTS, _MOST_REQUESTS - spent)
+            asked -= 1  # those that come after keep theirs
+            most = max(_FEWEST_REQUESTS, _MOST_REQUESTS - spent - asked * _FEWEST_REQUESTS)
             probed = asyncio.run(
                 _probe_server(name, model, roles[name], dialogue, judge, most, prompts)
             )
