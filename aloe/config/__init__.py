@@ -174,6 +174,7 @@ class Config(Section):
                     f"{key} names {name!r}, expected one of models: {', '.join(self.models)}"
                 )
         self._programs_have_parts(used)
+        self._selection_has_hints()
         if self.run.max_cost_usd is not None:
             _prices_known({name: self.models[name] for name in used.values()})
         ppo = self.training.ppo
@@ -248,12 +249,21 @@ class Config(Section):
                 f"{self.roles.user!r}, expected a verifiable model for program, another for the "
                 "rest"
             )
-        if self.dialogue.select is not None and not twins.planned:
+        if twins.count and self.dialogue.start:
             raise ValueError(
-                "dialogue.select: expected personas.twins with planned hints, as it goes by what "
-                "has been hinted at"
+                "dialogue.start: expected none with personas.twins, who share all that is said "
+                "before they differ"
             )
+
+    def _selection_has_hints(self) -> None:
+        """Whether what goes by hints, or by the twin's words, has them."""
+        twins = self.personas.twins
         if self.dialogue.select is not None:
+            if not twins.planned:
+                raise ValueError(
+                    "dialogue.select: expected personas.twins with planned hints, as it goes by "
+                    "what has been hinted at"
+                )
             judged = {"sft_min_met": 0.0, "sft_rows": "all", "drop_disagreements": False}
             for name, default in judged.items():
                 if getattr(self.preferences, name) != default:
@@ -279,11 +289,6 @@ class Config(Section):
                     f"training.rounds: roles.unguided is {self.roles.unguided!r}, expected a vLLM "
                     "model, which serves each round's checkpoint"
                 )
-        if twins.count and self.dialogue.start:
-            raise ValueError(
-                "dialogue.start: expected none with personas.twins, who share all that is said "
-                "before they differ"
-            )
 
 
 def _names_a_program(config: Config, role: str) -> bool:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from aloe.config.section import Section
 from aloe.config.speakers import Sampling
+from aloe.verifiable import Part
 
 _PARTS_PER_ACTOR = 8
 """Parts that every actor should get at least, so that they end at about the same time."""
@@ -261,16 +262,18 @@ class PreferencesConfig(Section):
     preferences (rejection sampling)."""
 
 
+Reads = Literal["conversation", "notes", "persona", "twin", "topics", "first", "last"]
+"""What a policy may be given to read, see `Condition`."""
+
+
 class Condition(Section):
-    reads: Literal["conversation", "notes", "persona", "twin", "topics", "first", "last"] = (
-        "conversation"
-    )
+    reads: Reads = "conversation"
     """What the policy is given: the conversation; with exact notes of what was hinted at, or with
     all that the persona likes; what the twin would have said after the same replies; the
     conversation without hints and praise; its first message; its last exchange."""
-    wordings: Literal["heldout", "train"] | None = None
+    wordings: Part | None = None
     """Words of the hints; null: evaluation.wordings."""
-    topics: Literal["heldout", "train"] | None = None
+    topics: Part | None = None
     """What the user talks of; null: evaluation.topics."""
 
 
@@ -289,9 +292,9 @@ class EvaluationConfig(Section):
     """Turns of each case."""
     max_cases: int | None = Field(None, ge=2)
     """Most held-out personas used, drawn by seed; null uses all. Of twins both are, or none."""
-    wordings: Literal["heldout", "train"] = "heldout"
+    wordings: Part = "heldout"
     """Words of the hints that twins drop: those that no training has seen, or the others."""
-    topics: Literal["heldout", "train"] = "train"
+    topics: Part = "train"
     """What twins talk of: things that trainings have seen too, or others."""
     tries: int = Field(3, ge=1)
     """Tries per call before the case is given up and becomes a row in errors."""

@@ -91,8 +91,7 @@ async def hold_selected_turn(
     assert select is not None
     role: ReplyRole = "guided" if select.guided else "unguided"
     tries, sampling = config.tries, config.sampling
-    user = await say_user(engines["user"], persona, history, sampling, tries, seed, prompts)
-    heard: list[Message] = [*history, {"role": "user", "content": user.value}]
+    user, heard = await _opened(persona, history, engines, config, seed, prompts)
     note = await induce(
         engines["inducer"], persona, heard, config.induction_max_tokens, tries, seed, prompts
     )
@@ -115,6 +114,21 @@ async def hold_selected_turn(
     return SelectedTurn(
         user, note, role, replies, met, exemplary, chosen, steps[-1].hint if steps else None
     )
+
+
+async def _opened(
+    persona: Persona,
+    history: list[Message],
+    engines: Mapping[str, Engine],
+    config: DialogueConfig,
+    seed: int,
+    prompts: Prompts,
+) -> tuple[Answer[str], list[Message]]:
+    """What the user says after ``history``, and the conversation with it."""
+    user = await say_user(
+        engines["user"], persona, history, config.sampling, config.tries, seed, prompts
+    )
+    return user, [*history, {"role": "user", "content": user.value}]
 
 
 def sample_seeds(seed: int, samples: int) -> list[int]:
@@ -140,8 +154,7 @@ async def hold_turn(
         CallFailed: one call had no usable answer in ``config.tries`` tries.
     """
     tries, sampling = config.tries, config.sampling
-    user = await say_user(engines["user"], persona, history, sampling, tries, seed, prompts)
-    heard: list[Message] = [*history, {"role": "user", "content": user.value}]
+    user, heard = await _opened(persona, history, engines, config, seed, prompts)
     seeds = sample_seeds(seed, config.samples)
 
     async def compare(note: Induced, unguided: Answer[str], seed: int) -> Pair:

@@ -64,9 +64,8 @@ def estimate_run(config: Config, items: int) -> Estimate:
     if config.personas.given:  # nobody speaks in it
         stages.remove("personas")
     open_stages = [name for name in stages if not is_complete(store, name)]
-    asked = {_LIKE.get(name, name) for name in open_stages}
-    own = {name: sample_of(name, config, store) for name in stages if name in asked}
-    own |= {name: sample_of(name, config, store) for name in sorted(asked - own.keys())}
+    asked = dict.fromkeys(_LIKE.get(name, name) for name in open_stages)
+    own = {name: sample_of(name, config, store) for name in asked}
     missing = [name for name, sample in own.items() if not enough(sample)]
     samples, probe = dict(own), Usage()
     with ExitStack() as stack:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from aloe.config import EvaluationConfig
+from aloe.config.generation import Reads
 from aloe.engines import Engine, Message
 from aloe.errors import CallFailed, WorldFault
-from aloe.evaluation.reading import Reads, what_is_read
+from aloe.evaluation.reading import what_is_read
 from aloe.roles import (
     BUILT_IN,
     Persona,
     Prompts,
     expected_score,
+    replies_in,
     reply,
     say_user,
     score,
@@ -156,8 +158,7 @@ def _by_program(case: Case, heard: Sequence[Message], seed: int) -> str:
     if case.program is None:
         return ""
     assert case.persona.plan is not None
-    said = [message["content"] for message in heard if message["role"] == "assistant"]
-    return program_reply(case.program, case.persona.plan, said, case.pairs, seed)
+    return program_reply(case.program, case.persona.plan, replies_in(heard), case.pairs, seed)
 
 
 def error_row(

@@ -10,15 +10,15 @@ import pyarrow as pa
 
 from aloe.config import Config
 from aloe.evaluation.metrics import FloatArray
+from aloe.evaluation.policies import persona_under
 from aloe.evaluation.probe import read_told, train_probe
-from aloe.evaluation.results import SCALE, by_twins, policy_numbers
-from aloe.roles import persona_of
+from aloe.evaluation.results import by_turn, by_twins, on_scale, policy_numbers
 from aloe.schema import derive_seed
 from aloe.storage import Store
 from aloe.verifiable import beliefs, best_share, nats, types
 
 Row = dict[str, Any]
-Exchange = tuple[str, str]
+Exchange = tuple[Any, ...]
 """What the user said and what the policy answered."""
 Known = tuple[Sequence[float], Sequence[float]]
 """By turn: nats of information about the user's type in its messages so far, and the share of its
@@ -50,15 +50,11 @@ def knowable(
     pairs = {name: row["twin_id"] for name, row in people.items()}
     exact = twins.hints == "program"
     observe = _by_program(config) if exact else _by_probe(config, store)
-    lowest, highest = SCALE
     policies = {}
-    for policy, cases in _conversations(scores).items():
+    for policy, cases in by_turn(scores, ["user", "reply"]).items():
         known = {name: observe(people[name], policy, said) for name, said in cases.items()}
         told = {name: np.array(numbers) for name, (numbers, _) in known.items()}
-        best = {
-            name: lowest + (highest - lowest) * np.array(shares)
-            for name, (_, shares) in known.items()
-        }
+        best = {name: on_scale(np.array(shares)) for name, (_, shares) in known.items()}
         policies[policy] = {
             key: policy_numbers(
                 by_twins(values, pairs),
@@ -72,26 +68,12 @@ def knowable(
     return {"by": "program" if exact else "probe", "entropy": entropy, "policies": policies}
 
 
-def _conversations(scores: pa.Table) -> dict[str, dict[str, list[Exchange]]]:
-    """Exchanges by policy and persona id."""
-    turns: dict[str, dict[str, dict[int, Exchange]]] = {}
-    for row in scores.select(["policy", "persona_id", "turn", "user", "reply"]).to_pylist():
-        case = turns.setdefault(row["policy"], {}).setdefault(row["persona_id"], {})
-        case[row["turn"]] = (row["user"], row["reply"])
-    return {
-        policy: {name: [case[turn] for turn in sorted(case)] for name, case in cases.items()}
-        for policy, cases in turns.items()
-    }
-
-
 def _by_program(config: Config) -> Observer:
     twins = config.personas.twins
     every = types(twins.pairs, twins.count)
 
     def observe(row: Row, policy: str, said: Sequence[Exchange]) -> Known:
-        condition = config.evaluation.condition(policy)
-        assert condition.wordings is not None and condition.topics is not None
-        person = persona_of(row, True, condition.wordings, condition.topics)
+        person = persona_under(config, policy, row)
         replies = [reply for _, reply in said]
         known = beliefs(every, person.planned_after(replies[:-1]), replies)
         told = [nats(every, belief, person.preferences) for belief in known]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 from aloe.chat import ChatOptions, checkpoint_options, policy_options, talked_with
 from aloe.config import Config, ModelConfig, VerifiableModel, VllmModel, speakers_of
+from aloe.roles import Persona, persona_of
 from aloe.storage import Store
 from aloe.verifiable import ProgramPolicy
 
@@ -75,6 +77,14 @@ def program_of(target: str) -> ProgramPolicy | None:
     if not target.startswith(PROGRAM):
         return None
     return cast(ProgramPolicy, target.removeprefix(PROGRAM))
+
+
+def persona_under(config: Config, policy: str, row: Mapping[str, Any]) -> Persona:
+    """The persona of a row of `aloe.schema.PERSONAS` as a policy meets it (its condition)."""
+    condition = config.evaluation.condition(policy)
+    assert condition.wordings is not None and condition.topics is not None
+    planned = config.personas.twins.planned
+    return persona_of(row, planned, condition.wordings, condition.topics)
 
 
 def cast_of(

@@ -7,14 +7,11 @@ the twin's messages, and comes to one half when it reads none of the hints.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Literal
 
+from aloe.config.generation import Reads
 from aloe.engines import Message
 from aloe.roles import Induced, Persona
-from aloe.verifiable import CHECKS, conversation, hinted, twin_of
-
-Reads = Literal["conversation", "notes", "persona", "twin", "topics", "first", "last"]
+from aloe.verifiable import CHECKS, hinted
 
 _LAST_EXCHANGE = 3
 """Messages: the user's before, the reply to it, and the user's now."""
@@ -35,9 +32,7 @@ def what_is_read(
         case "persona":
             return list(heard), _told(persona.preferences)
         case "twin":
-            assert persona.plan is not None
-            twin = replace(persona.plan, kinds=twin_of(persona.plan.kinds))
-            said = [step.text for step in conversation(twin, _replies(heard))]
+            said = [step.text for step in persona.twin.planned(heard)]
             return _with_users(heard, said), None
         case "topics":
             return _with_users(heard, [step.topic for step in persona.planned(heard)]), None
@@ -50,10 +45,6 @@ def what_is_read(
 
 def _told(kinds: Sequence[str]) -> Induced:
     return Induced(None, "; ".join(CHECKS[kind].note for kind in kinds) or None)
-
-
-def _replies(heard: Sequence[Message]) -> list[str]:
-    return [message["content"] for message in heard if message["role"] == "assistant"]
 
 
 def _with_users(heard: Sequence[Message], said: Sequence[str]) -> list[Message]:

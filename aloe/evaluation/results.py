@@ -31,17 +31,31 @@ def cases_by_policy(scores: pa.Table) -> dict[str, dict[str, FloatArray]]:
 
     Only finished cases are stored, so each has all its turns.
     """
-    turns: dict[str, dict[str, dict[int, float]]] = {}
-    for row in scores.select(["policy", "persona_id", "turn", "score"]).to_pylist():
-        case = turns.setdefault(row["policy"], {}).setdefault(row["persona_id"], {})
-        case[row["turn"]] = row["score"]
     return {
         policy: {
-            persona: np.array([case[turn] for turn in sorted(case)], dtype=np.float64)
+            persona: np.array([score for (score,) in case], dtype=np.float64)
             for persona, case in cases.items()
         }
+        for policy, cases in by_turn(scores, ["score"]).items()
+    }
+
+
+def by_turn(scores: pa.Table, columns: list[str]) -> dict[str, dict[str, list[tuple[Any, ...]]]]:
+    """Columns of rows of `aloe.schema.SCORES`: policy -> persona id -> their values by turn."""
+    turns: dict[str, dict[str, dict[int, tuple[Any, ...]]]] = {}
+    for row in scores.select(["policy", "persona_id", "turn", *columns]).to_pylist():
+        case = turns.setdefault(row["policy"], {}).setdefault(row["persona_id"], {})
+        case[row["turn"]] = tuple(row[column] for column in columns)
+    return {
+        policy: {persona: [case[turn] for turn in sorted(case)] for persona, case in cases.items()}
         for policy, cases in turns.items()
     }
+
+
+def on_scale(share: FloatArray) -> FloatArray:
+    """The judge's scores of replies that meet such shares of what is liked."""
+    lowest, highest = SCALE
+    return np.asarray(lowest + (highest - lowest) * share, dtype=np.float64)
 
 
 def by_twins(cases: Cases, twins: Mapping[str, str]) -> dict[str, FloatArray]:

@@ -14,15 +14,14 @@ import pyarrow as pa
 
 from aloe.config import Config
 from aloe.evaluation.metrics import FloatArray
-from aloe.roles import persona_of
+from aloe.evaluation.policies import persona_under
+from aloe.evaluation.results import by_turn, by_twins
 from aloe.schema import derive_seed
 from aloe.verifiable import CHECKS, Person, conversation
 
 SKILLS = ("reads", "remembers", "untold")
 """Of the kinds that a user likes: hinted at in the message that is answered; hinted at before, and
 not now; not hinted at so far."""
-
-_TWINS = 2
 
 Row = dict[str, Any]
 Counts = FloatArray
@@ -42,21 +41,15 @@ def skills(config: Config, scores: pa.Table, heldout: Iterable[Row]) -> dict[str
     """
     settings = config.evaluation
     people = {row["persona_id"]: row for row in heldout}
-    replies: dict[str, dict[str, dict[int, str]]] = {}
-    for row in scores.select(["policy", "persona_id", "turn", "reply"]).to_pylist():
-        case = replies.setdefault(row["policy"], {}).setdefault(row["persona_id"], {})
-        case[row["turn"]] = row["reply"]
+    twins = {name: row["twin_id"] for name, row in people.items()}
     found = {}
-    for policy, cases in replies.items():
-        condition = settings.condition(policy)
-        assert condition.wordings is not None and condition.topics is not None
-        units: dict[str, list[Counts]] = {}
+    for policy, cases in by_turn(scores, ["reply"]).items():
+        counts = {}
         for name, case in cases.items():
-            persona = persona_of(people[name], True, condition.wordings, condition.topics)
+            persona = persona_under(config, policy, people[name])
             assert persona.plan is not None
-            counts = count_skills(persona.plan, [case[turn] for turn in sorted(case)])
-            units.setdefault(persona.sampled_as, []).append(counts)
-        whole = [sum(both) for both in units.values() if len(both) == _TWINS]
+            counts[name] = count_skills(persona.plan, [reply for (reply,) in case])
+        whole = list(by_twins(counts, twins).values())
         found[policy] = _shares(
             np.stack(whole) if whole else np.zeros((1, len(SKILLS), 2)),
             settings.bootstrap_samples,

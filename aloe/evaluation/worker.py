@@ -11,8 +11,8 @@ from aloe.engines.board import BoardLink
 from aloe.engines.pool import Pools
 from aloe.errors import WorldFault
 from aloe.evaluation.case import Case, CaseFailed, CaseStopped, play_case
-from aloe.evaluation.policies import cast_of, program_of
-from aloe.roles import persona_of, prompts_of
+from aloe.evaluation.policies import cast_of, persona_under, program_of
+from aloe.roles import prompts_of
 from aloe.schema import ERRORS, SCORES
 from aloe.storage import Store
 
@@ -46,21 +46,18 @@ class CaseWorker(EngineWorker):
         yield {"ended": [ended], "fault": [fault]}
 
     def _case(self, row: dict[str, Any]) -> Case:
-        settings, twins = self._config.evaluation, self._config.personas.twins
-        condition = settings.condition(self._policy)
-        assert condition.wordings is not None and condition.topics is not None
+        settings = self._config.evaluation
         known = {"preferences": row["preferences"].split(), "twin_id": row["twin_id"] or None}
-        persona = persona_of(row | known, twins.planned, condition.wordings, condition.topics)
-        target = settings.policies[self._policy]
+        persona = persona_under(self._config, self._policy, row | known)
         return Case(
             row["case_id"],
             self._policy,
             persona,
             self._config.run.seed,
             self._prompts,
-            condition.reads,
-            program_of(target),
-            twins.pairs,
+            settings.condition(self._policy).reads,
+            program_of(settings.policies[self._policy]),
+            self._config.personas.twins.pairs,
         )
 
     async def _play(self, case: Case, begun: bool) -> bool:

@@ -15,7 +15,7 @@ from aloe.engines import Message
 from aloe.preferences.rows import Node, TreeRows, TurnView, pair_row, prompt_row, sft_row
 from aloe.roles import Prompts, persona_of
 from aloe.schema import stable_id
-from aloe.verifiable import Belief, Step, beliefs, expected_share, twin_of, types
+from aloe.verifiable import Belief, Step, beliefs, expected_share, types
 
 
 def rows_of_selected(
@@ -93,9 +93,7 @@ def _twin_pairs(
     opposite, each by more than ``config.min_margin``.
     """
     persona = persona_of(views[0].user, planned=True)
-    assert persona.plan is not None
-    kinds = twin_of(persona.preferences)
-    twin = replace(persona, preferences=kinds, plan=replace(persona.plan, kinds=kinds))
+    twin = persona.twin
     said = [view.preferred["text"] for view in views]
     every = types(twins.pairs, twins.count)
     steps = {name: who.planned_after(said[:-1]) for name, who in (("own", persona), ("twin", twin))}
@@ -109,7 +107,7 @@ def _twin_pairs(
         user = view.user | {
             "tree_id": stable_id("twin", view.user["tree_id"]),
             "node_id": stable_id("twin", view.user["node_id"]),
-            "persona_id": people[view.user["twin_id"], kinds],
+            "persona_id": people[view.user["twin_id"], twin.preferences],
         }
         heard = _conversation(steps["twin"][: place + 1], said)
         yield pair_row(

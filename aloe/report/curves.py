@@ -75,7 +75,7 @@ def alignment_curves(scores: Mapping[str, Any] | None) -> list[Figure]:
         return []
     traces: list[Json] = []
     for index, (name, policy) in enumerate(scores["policies"].items()):
-        color = BASE_COLOR if name == scores["baseline"] else COLORS[(index - 1) % len(COLORS)]
+        color = _color(index, name == scores["baseline"])
         traces += _curve_with_band(name, policy["al"], color, _SYMBOLS[index % len(_SYMBOLS)])
         if "knowable" in scores:
             best = scores["knowable"]["policies"][name]["best"]
@@ -106,7 +106,7 @@ def knowledge_curves(scores: Mapping[str, Any] | None) -> list[Figure]:
     known = scores["knowable"]
     for index, name in enumerate(scores["policies"]):
         numbers = known["policies"][name]
-        color = BASE_COLOR if name == scores["baseline"] else COLORS[(index - 1) % len(COLORS)]
+        color = _color(index, name == scores["baseline"])
         traces += _curve_with_band(name, numbers["nats"], color, _SYMBOLS[index % len(_SYMBOLS)])
     all_there_is = [{"turn": point["turn"], "value": known["entropy"]} for point in numbers["nats"]]
     traces.append(_bound("all there is", all_there_is, BASE_COLOR))
@@ -124,12 +124,17 @@ def rollout_curves(rounds: Manifest | None) -> list[Figure]:
     found = (rounds.results if rounds else {}).get("curves", {})
     traces: list[Json] = []
     for index, (name, numbers) in enumerate(found.items()):
-        color = BASE_COLOR if name == "teacher" else COLORS[(index - 1) % len(COLORS)]
+        color = _color(index, name == "teacher")
         traces += _curve_with_band(name, numbers["al"], color, _SYMBOLS[index % len(_SYMBOLS)])
     layout = {"xaxis": {"title": {"text": "turn k"}}, "yaxis": {"title": {"text": "AL(k)"}}}
     title = "Level of the replies that rollouts went on with"
     alt = f"{title}, by turn: {', '.join(found)}."
     return [Figure("rollouts", "training", title, alt, traces, layout)] if traces else []
+
+
+def _color(index: int, base: bool) -> str:
+    """Of the curve with this place; the base stands first."""
+    return BASE_COLOR if base else COLORS[(index - 1) % len(COLORS)]
 
 
 def _bound(name: str, points: Sequence[Mapping[str, Any]], color: str) -> Json:

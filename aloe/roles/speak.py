@@ -21,7 +21,7 @@ from aloe.roles.asking import Answer, ask
 from aloe.roles.json_text import object_in
 from aloe.roles.prompts import BUILT_IN, Prompts
 from aloe.roles.text import user_message
-from aloe.verifiable import CHECKS, Part, Person, Step, conversation, hinted, share_met
+from aloe.verifiable import CHECKS, Part, Person, Step, conversation, hinted, share_met, twin_of
 
 MAX_SENTENCES = 3
 """Longest message of a user (paper section 3)."""
@@ -74,14 +74,25 @@ class Persona:
         """What seeds of samplers are derived from."""
         return self.twin_id or self.persona_id
 
+    @property
+    def twin(self) -> Persona:
+        """Who likes the opposites; only of those whose turns are planned."""
+        assert self.plan is not None
+        kinds = twin_of(self.preferences)
+        return replace(self, preferences=kinds, plan=replace(self.plan, kinds=kinds))
+
     def planned(self, history: Sequence[Message]) -> list[Step]:
         """What the plan has said in a conversation and says next; empty without one."""
-        replies = [message["content"] for message in history if message["role"] == "assistant"]
-        return self.planned_after(replies)
+        return self.planned_after(replies_in(history))
 
     def planned_after(self, replies: Sequence[str]) -> list[Step]:
         """The same, given what was answered so far."""
         return [] if self.plan is None else conversation(self.plan, replies)
+
+
+def replies_in(history: Sequence[Message]) -> list[str]:
+    """What was answered in a conversation."""
+    return [message["content"] for message in history if message["role"] == "assistant"]
 
 
 def persona_of(

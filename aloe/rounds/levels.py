@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from aloe.config import Config
-from aloe.evaluation.results import SCALE, by_twins, policy_numbers
+from aloe.evaluation.results import by_twins, on_scale, policy_numbers
 from aloe.schema import NODES, derive_seed
 from aloe.storage import Store
 from aloe.storage.tables import read_parts
@@ -34,7 +34,6 @@ def rollout_levels(config: Config, store: Store) -> dict[str, Any]:
     Returns:
         See `aloe.evaluation.results.policy_numbers`.
     """
-    lowest, highest = SCALE
     shares: dict[str, dict[int, float]] = {}
     twins: dict[str, str] = {}
     for nodes in read_parts(store, "dialogue/nodes", NODES, _COLUMNS):
@@ -42,13 +41,11 @@ def rollout_levels(config: Config, store: Store) -> dict[str, Any]:
             if row["role"] == "user" or not row["on_spine"]:
                 continue
             twins[row["persona_id"]] = row["twin_id"]
-            met = share_met(row["preferences"], row["text"], row["profile"])
-            shares.setdefault(row["persona_id"], {})[row["turn"]] = (
-                lowest + (highest - lowest) * met
-            )
+            case = shares.setdefault(row["persona_id"], {})
+            case[row["turn"]] = share_met(row["preferences"], row["text"], row["profile"])
     turns = config.dialogue.turns
     whole = {
-        persona: np.array([case[turn] for turn in range(1, turns + 1)])
+        persona: on_scale(np.array([case[turn] for turn in range(1, turns + 1)]))
         for persona, case in shares.items()
         if len(case) == turns
     }

@@ -14,6 +14,7 @@ from typing import Any
 from aloe.config import Config, SelectConfig, VllmModel, speaker_settings
 from aloe.config.training import RoundsConfig
 from aloe.dialogue import rollout_dialogues
+from aloe.engines.account import tokens_of
 from aloe.errors import StageStopped, UserError
 from aloe.preferences import build_preferences
 from aloe.progress import say
@@ -174,8 +175,7 @@ def _limits(config: Config, spent: Usage) -> dict[str, Any]:
         StageStopped: nothing is.
     """
     left: dict[str, Any] = {}
-    tokens = spent.prompt_tokens + spent.completion_tokens
-    for name, value in (("max_tokens", tokens), ("max_cost_usd", spent.cost_usd)):
+    for name, value in (("max_tokens", tokens_of(spent)), ("max_cost_usd", spent.cost_usd)):
         limit = getattr(config.run, name)
         if limit is not None:
             if limit <= value:

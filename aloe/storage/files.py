@@ -88,7 +88,7 @@ def write_bytes(url: str, data: bytes, options: StorageConfig | None = None) -> 
         _written(url, partial(fs.pipe_file, path, data), options)
         return
     target = Path(path)
-    unfinished = Path(f"{target}.{uuid.uuid4().hex}{PARTIAL}")
+    unfinished = unfinished_beside(target)
 
     def write() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -159,6 +159,11 @@ def remotely(url: str, done: str, work: Callable[[], T], options: StorageConfig 
         raise
     except (OSError, BotoCoreError, ClientError, aiohttp.ClientError) as error:
         raise fault_of(url, done, error) from error
+
+
+def unfinished_beside(target: Path) -> Path:
+    """A name of its own for a file that will be ``target`` when it is whole."""
+    return Path(f"{target}.{uuid.uuid4().hex}{PARTIAL}")
 
 
 @contextmanager

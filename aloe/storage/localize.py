@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import uuid
 from pathlib import Path
 
 from fsspec.implementations.local import LocalFileSystem
@@ -12,7 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from aloe.cache import cache_folder
 from aloe.config import StorageConfig
 from aloe.errors import UserError
-from aloe.storage.files import remotely
+from aloe.storage.files import remotely, unfinished_beside
 from aloe.storage.s3 import open_fs
 
 
@@ -62,7 +61,7 @@ def localize(url: str, options: StorageConfig | None = None, without: tuple[str,
     target = cache_folder() / "downloads" / key
     if target.exists():
         return str(target)
-    partial = target.with_name(f"{key}.{uuid.uuid4().hex}.partial")
+    partial = unfinished_beside(target)
     try:
         for name in files:
             inside = name.removeprefix(f"{path}/")

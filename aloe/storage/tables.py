@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -17,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from aloe.errors import UserError
 from aloe.schema import check_version
-from aloe.storage.files import on_disk, remotely, upload
+from aloe.storage.files import on_disk, remotely, unfinished_beside, upload
 from aloe.storage.ranges import parquet_named
 from aloe.storage.store import STATISTICS, Store
 
@@ -46,7 +45,7 @@ def new_file(store: Store, name: str) -> Iterator[Path]:
 def _beside(store: Store, name: str) -> Iterator[Path]:
     target = Path(store.path(name))
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(f"{target}.{uuid.uuid4().hex}.partial")
+    unfinished = unfinished_beside(target)
     try:
         yield unfinished
         with unfinished.open("rb") as file:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from aloe.errors import UserError
 from aloe.schema import stable_id
 from aloe.storage import Store
-from aloe.storage.files import on_disk
+from aloe.storage.files import PARTIAL, on_disk, unfinished_beside
 
 
 def refuse_remote_code(checkpoint: str, trusted: bool) -> None:
@@ -84,9 +83,9 @@ def _uploaded(store: Store, folder: str) -> Iterator[Path]:
 @contextmanager
 def _renamed(store: Store, folder: str) -> Iterator[Path]:
     target = store.path(folder)
-    for left_over in Path(target).parent.glob(f"{Path(target).name}.*.partial"):
+    for left_over in Path(target).parent.glob(f"{Path(target).name}.*{PARTIAL}"):
         shutil.rmtree(left_over)
-    partial = Path(f"{target}.{uuid.uuid4().hex}.partial")
+    partial = unfinished_beside(Path(target))
     partial.mkdir(parents=True)
     try:
         yield partial

@@ -208,7 +208,12 @@ def test_tables_of_text_are_read_with_their_quotes_and_line_breaks(tmp_path, suf
         ("x.jsonl.xz", b'{"a": "t"}\n', ["a"], r"x\.jsonl\.xz: cannot be read"),
         ("x.jsonl.zip", b'{"a": "t"}\n', ["a"], r"x\.jsonl\.zip: cannot be read"),
         ("x.jsonl.bz2", b'{"a": "t"}\n', ["a"], r"x\.jsonl\.bz2: cannot be read"),
-        ("x.jsonl.gz", gzip.compress(bytes(99), mtime=0)[:-9], ["a"], r"x\.jsonl\.gz: cannot be read"),
+        (
+            "x.jsonl.gz",
+            gzip.compress(bytes(99), mtime=0)[:-9],
+            ["a"],
+            r"x\.jsonl\.gz: cannot be read",
+        ),
         ("x.csv.xz", lzma.compress(bytes(9999))[:60], ["a"], r"x\.csv\.xz: cannot be read"),
         ("x.jsonl.zst", b"any", ["a"], r"x\.jsonl\.zst: cannot be unpacked here"),
         ("x.json", b'[{"a": "t"} {"a": "u"}]', ["a"], r"x\.json: element 1 of the array: broken"),

@@ -98,7 +98,7 @@ def test_parts_come_in_order_of_their_names(store):
 @pytest.fixture
 def full_disk(tmp_path, monkeypatch):
     """A store whose files `x` and `x.parquet` are written to /dev/full."""
-    monkeypatch.setattr("aloe.storage.tables.uuid.uuid4", lambda: SimpleNamespace(hex="new"))
+    monkeypatch.setattr("aloe.storage.files.uuid.uuid4", lambda: SimpleNamespace(hex="new"))
     for name in ("x", "x.parquet"):
         (tmp_path / f"{name}.new.partial").symlink_to("/dev/full")
     return Store(str(tmp_path))
